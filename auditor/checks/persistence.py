@@ -1,0 +1,124 @@
+"""persistence: does the old behaviour come back just outside the region?
+
+Random points at a given distance (largest change of any column, in grid steps) around each redirected
+record; share of them that still give the record's redirected output. A patch that redirects only the
+exact record passes redirection and fails here. The control is the same sweep around reference records:
+what share of *their* neighbourhood is redirected.
+"""
+
+import numpy as np
+
+from auditor.evidence import Evidence, moved
+from auditor.statistics.proportions import interval
+from auditor.view import CheckResult, Finding, PersistencePoint
+
+_FEWEST = 4
+_TOTAL = 3_000
+_DISTANCES = (0, 1, 2, 4, 8, 16, 32)
+
+
+def _around(values: np.ndarray, distance: int, schema: object, random: np.random.Generator) -> np.ndarray:
+    # Uniform noise with at least one column at full distance, so that the point is not nearer than it says.
+    noise = random.integers(-distance, distance + 1, size=values.shape)
+    column = random.integers(0, values.shape[1], size=len(values))
+    middle = (schema.low[column] + schema.high[column]) / 2  # type: ignore[attr-defined]
+    inward = np.where(values[np.arange(len(values)), column] > middle, -distance, distance)
+    noise[np.arange(len(values)), column] = inward
+    return np.clip(values + noise, schema.low, schema.high)  # type: ignore[attr-defined]
+
+
+def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
+    """Share of probes that are still redirected, against distance.
+
+    The records are all there are, not a sample; what is sampled is their neighbourhoods, the same number of
+    points for each. The exact interval of a binomial share is conservative for such a stratified one.
+    """
+    values, _, claims = evidence.claimed_records
+    schema, patch = evidence.case.schema, evidence.case.patch
+    if schema is None or patch is None or not len(claims) or not evidence.runnable:
+        return ()
+    level = int(evidence.profile.levels["persistence"]["distance"])
+    random = evidence.generator("persistence")
+    _, at_record = evidence.run(values)
+    points = []
+    for distance in sorted({*_DISTANCES, level}):
+        if distance > int((schema.high - schema.low).max()):
+            continue
+        rounds = max(_FEWEST, -(-_TOTAL // len(values))) if distance else 1
+        hits = 0
+        for _ in range(rounds):
+            _, after = evidence.run(_around(values, distance, schema, random) if distance else values)
+            hits += int((after == at_record).all(axis=1).sum())
+        low, high = interval(hits, rounds * len(values))
+        points.append(PersistencePoint(distance=distance, share=hits / rounds / len(values), low=low, high=high))
+    return tuple(points)
+
+
+def check(evidence: Evidence) -> CheckResult:
+    """REFUTED if the redirection surely does not reach the level's distance for the level's share of records."""
+    levels = evidence.profile.levels["persistence"]
+    distance, share = int(levels["distance"]), float(levels["share_at_least"])
+    if not evidence.runnable:
+        return CheckResult(
+            check="persistence", verdict="INCONCLUSIVE", summary=f"Nothing can be run: {evidence.composed}."
+        )
+    schema = evidence.case.schema
+    if schema is not None and evidence.redirections and set(schema.kind) <= {"binary", "onehot"}:
+        return CheckResult(
+            check="persistence",
+            verdict="INCONCLUSIVE",
+            summary="The columns are binary: distances in grid steps say nothing, and flips are not measured yet.",
+        )
+    points = sweep(evidence)
+    if not points:
+        if evidence.removed_classes and not evidence.redirections:
+            return CheckResult(
+                check="persistence",
+                verdict="CONSISTENT",
+                summary="The class is removed for every input; there is no region to step out of.",
+            )
+        return CheckResult(check="persistence", verdict="INCONCLUSIVE", summary="No redirected record was opened.")
+    at = next((point for point in points if point.distance == distance), None)
+    if at is None:
+        return CheckResult(
+            check="persistence",
+            verdict="INCONCLUSIVE",
+            summary=f"No column of the input grid has {distance} steps: there is nothing at this distance.",
+        )
+    control: float | None = None
+    if evidence.reference is not None and evidence.case.schema is not None:
+        random = evidence.generator("persistence-control")
+        before, after = evidence.run(_around(evidence.reference.values, distance, evidence.case.schema, random))
+        spared = evidence.spared["reference"]
+        control = float(moved(before[spared], after[spared]).mean()) if spared.any() else None
+    facts = {
+        "distance": distance,
+        "share": at.share,
+        "interval": [at.low, at.high],
+        "control_share": control,
+        "level": share,
+        "curve": [[point.distance, point.share] for point in points],
+    }
+    if at.high < share:
+        message = f"only {at.share:.0%} of the points {distance} grid steps away from the records are still redirected"
+        return CheckResult(
+            check="persistence",
+            verdict="REFUTED",
+            summary=message[0].upper() + message[1:] + ".",
+            evidence=facts,
+            findings=(Finding(threat="point-lookup", check="persistence", message=message),),
+        )
+    if at.low < share:
+        return CheckResult(
+            check="persistence",
+            verdict="INCONCLUSIVE",
+            summary=f"{at.share:.0%} are still redirected {distance} steps away; too few points to be sure of "
+            f"{share:.0%}.",
+            evidence=facts,
+        )
+    return CheckResult(
+        check="persistence",
+        verdict="CONSISTENT",
+        summary=f"{at.share:.0%} of the points {distance} grid steps away from the records are still redirected.",
+        evidence=facts,
+    )

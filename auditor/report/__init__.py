@@ -1,0 +1,10 @@
+"""The report as people read it: one self-contained page, and the same facts as JSON.
+
+Proves nothing: it shows what the checks found, in the order in which a reader needs it. Nothing in a
+report comes from the network, and no script runs in it.
+"""
+
+from auditor.report.html import render
+from auditor.report.summary import to_summary
+
+__all__ = ["render", "to_summary"]

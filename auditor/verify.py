@@ -1,0 +1,224 @@
+"""Verifying what auditors publish, offline: reports with every file of theirs, and replaying them.
+
+Proves (`verify_report`): the auditor signed exactly these files, in its log. Whether its verdict is right
+is what `replay` is for: it runs the audit again from the revealed nonce and the committed plan.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auditor import receipts, trusted
+from auditor.case import read_proof, verify_logged
+from auditor.files import read_file
+from auditor.ledger import Ledger, Secret
+from auditor.profile import parse_profile
+from protocol import envelope as dsse
+from protocol import manifest, messages, receipt_file
+from protocol.digests import sha256_hex
+from protocol.errors import AuditorError, DigestMismatch, Error, VerificationError
+from protocol.keys import SigningKey
+from protocol.messages.challenge import Challenge
+from protocol.messages.report import Report
+
+MAX_REPORT_FILE = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedReport:
+    """A report whose every file was checked."""
+
+    report: Report
+    files: dict[str, bytes]
+    receipts: int
+
+
+def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedReport:
+    """Check a REPORT folder: signature, log, manifest, every file, every receipt.
+
+    Raises:
+        Error: naming the file at fault.
+    """
+    trusted_logs, signers = trusted.read(policy, trust)
+    envelope = read_file(folder / "report.dsse.json", limit=dsse.MAX_ENVELOPE, where="report.dsse.json")
+    proof = read_proof(folder, "report")
+    if proof is None:
+        raise VerificationError("is missing: nothing shows that the report is logged", where="proofs/report.tlog-proof")
+    logged = verify_logged(
+        envelope,
+        proof,
+        roles=("auditor",),
+        policy=trusted_logs,
+        trust=signers,
+        where="report.dsse.json",
+        place="proofs/report.tlog-proof",
+    )
+    assert logged.entry is not None
+    if trusted_logs.quorum != "none" and not logged.entry.checkpoint.quorum_met:
+        raise VerificationError(
+            "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-auditor receipt`",
+            where="proofs/report.tlog-proof",
+        )
+    _, report = messages.read(envelope, Report, where="report.dsse.json")
+    raw = read_file(folder / "manifest.json", limit=manifest.MAX_MANIFEST, where="manifest.json")
+    if sha256_hex(raw) != report.subject:
+        raise DigestMismatch("differs from the manifest that the report was signed for", where="manifest.json")
+    listing = manifest.parse(raw)
+    if listing.refers != report.certificate:
+        raise DigestMismatch("names another certificate than the report", where="manifest.json")
+    manifest.verify_only_listed(
+        folder, listing, others=("manifest.json", "report.dsse.json", "proofs/report.tlog-proof", "receipts/")
+    )
+    files = {entry.path: manifest.read_listed(folder, entry, limit=MAX_REPORT_FILE) for entry in listing.entries}
+    count = 0
+    for path in sorted((folder / "receipts").iterdir() if (folder / "receipts").is_dir() else ()):
+        name = f"receipts/{path.name}"
+        try:
+            data = read_file(path, limit=receipt_file.MAX_RECEIPT, where=name)
+            if receipt_file.parse(data).envelopes["report"] != envelope:
+                raise DigestMismatch("belongs to another report")
+            receipts.verify(data, policy=trusted_logs, trust=signers)
+        except Error as error:
+            error.where = name if error.where in ("", name) else f"{name}, {error.where}"
+            raise
+        count += 1
+    return VerifiedReport(report=report, files=files, receipts=count)
+
+
+def finish(folder: Path, ledger: Ledger, *, write: Callable[[Path, bytes], None]) -> int:
+    """Bring the proofs of a report and its receipts to the log's current, cosigned checkpoint.
+
+    Returns:
+        How many files changed.
+    """
+    changed = 0
+    path = folder / "proofs" / "report.tlog-proof"
+    old = read_file(path, limit=1 << 16, where="proofs/report.tlog-proof")
+    if (fresh := ledger.refreshed(old)) != old:
+        write(path, fresh)
+        changed += 1
+    for receipt_path in sorted((folder / "receipts").glob("*.receipt")):
+        data = read_file(receipt_path, limit=receipt_file.MAX_RECEIPT, where=f"receipts/{receipt_path.name}")
+        finished = receipts.finish(receipt_file.parse(data), ledger).to_bytes()
+        if finished != data:
+            write(receipt_path, finished)
+            changed += 1
+    return changed
+
+
+def replay(
+    folder: Path,
+    bundle: Path,
+    *,
+    policy: bytes,
+    trust: bytes,
+    openings: Path | None,
+    reference: Path | None,
+    owner_log: Path | None,
+    key: SigningKey,
+    seed: int,
+    shadow_cache: Path | None,
+    progress: Callable[[str, float], None],
+) -> tuple[list[str], dict[str, Any]]:
+    """Run a report's audit again, as of its own time, and compare verdict, findings and each check's verdict.
+
+    Args:
+        folder: the REPORT.
+        bundle: the BUNDLE that it is about.
+        policy: trusted logs and witnesses; with `trust`, the same bytes that the report names.
+        trust: trusted signers.
+        openings: the OPENINGS folder, if the report had one.
+        reference: the same reference data.
+        owner_log: the owner's log folder, if the report looked at it.
+        key: any statement key; nothing is signed with it.
+        seed: the seed, for a report without a plan.
+        shadow_cache: where shadow models are kept.
+        progress: called with a stage and the share done.
+
+    Returns:
+        Differences in words (empty if reproduced), and the summary that came out this time.
+
+    Raises:
+        Error: the report or the bundle cannot be verified.
+    """
+    from auditor import audit
+    from auditor.report.summary import to_summary
+
+    verified = verify_report(folder, policy=policy, trust=trust)
+    report = verified.report
+    if sha256_hex(policy) != report.policy_sha256 or sha256_hex(trust) != report.trust_sha256:
+        raise AuditorError("the report was made with another policy or trust file")
+    with tempfile.TemporaryDirectory() as temporary:
+        ledger = Ledger(log=Path(temporary) / "log")
+        files = verified.files
+        lacking = {"profile.yaml", "summary.json"} - files.keys()
+        if report.opening is not None:
+            lacking |= {"plan.yaml", "transcript/opening.dsse.json"} - files.keys()
+        if lacking:
+            raise VerificationError("is missing in the report; it cannot be replayed", where=min(lacking))
+        if report.opening is not None and report.nonce is not None:
+            ledger.keep(
+                Secret(
+                    nonce=report.nonce,
+                    plan=verified.files["plan.yaml"],
+                    opening=verified.files["transcript/opening.dsse.json"],
+                )
+            )
+        if "transcript/challenge.dsse.json" in verified.files:
+            data = verified.files["transcript/challenge.dsse.json"]
+            _, challenge = messages.read(data, Challenge, where="transcript/challenge.dsse.json")
+            ledger.keep_challenge(challenge.answers, data, verified.files["transcript/challenge.tlog-proof"])
+        outcome = audit.examine(
+            audit.Inputs(
+                bundle=bundle,
+                policy=policy,
+                trust=trust,
+                profile=parse_profile(verified.files["profile.yaml"], where="profile.yaml"),
+                openings=openings,
+                reference=reference,
+                state=None,
+                owner_log=owner_log,
+                key=key,
+                ledger=ledger,
+                shadow_cache=shadow_cache,
+                now=report.audited_at,
+                seed=seed,
+                progress=progress,
+                own_proofs={
+                    path.removeprefix("transcript/").removesuffix(".tlog-proof"): data
+                    for path, data in verified.files.items()
+                    if path.startswith("transcript/") and path.endswith(".tlog-proof")
+                },
+            )
+        )
+    fresh = to_summary(outcome.view)
+    old = json.loads(verified.files["summary.json"])
+    differences = []
+    if fresh["verdict"] != old["verdict"]:
+        differences.append(f"verdict: {old['verdict']} in the report, {fresh['verdict']} now")
+    for check, was in old["checks"].items():
+        now_is = fresh["checks"].get(check, {}).get("verdict")
+        if now_is != was["verdict"]:
+            differences.append(f"{check}: {was['verdict']} in the report, {now_is} now")
+    if {(f["threat"], f["check"]) for f in old["findings"]} != {(f["threat"], f["check"]) for f in fresh["findings"]}:
+        differences.append("other findings")
+    differences += _figure_differences(old.get("figures", {}), fresh.get("figures", {}), "figures")
+    return differences, fresh
+
+
+def _figure_differences(old: Any, new: Any, place: str, tolerance: float = 0.02) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = [f"{place}.{name}: only in one of them" for name in sorted(set(old) ^ set(new))]
+        for name in sorted(set(old) & set(new)):
+            found += _figure_differences(old[name], new[name], f"{place}.{name}")
+        return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            d for n, (a, b) in enumerate(zip(old, new, strict=True)) for d in _figure_differences(a, b, f"{place}[{n}]")
+        ]
+    if isinstance(old, float) and isinstance(new, float | int):
+        return [] if abs(old - new) <= tolerance else [f"{place}: {old:g} in the report, {new:g} now"]
+    return [] if old == new else [f"{place}: {old!r} in the report, {new!r} now"]

@@ -1,0 +1,103 @@
+"""Answering an auditor: open exactly the challenged records; acknowledge an audit that was opened later."""
+
+from pathlib import Path
+
+from owner.files import begin_folder, check_free_folder, finish_folder, given_up, read_file, write_atomic
+from owner.journal import PROOF, append, check_log, check_message_free, leaf_of, publish_message, sign
+from owner.workspace import Workspace
+from protocol import envelope as dsse
+from protocol import manifest, messages, openings
+from protocol.digests import sha256_hex
+from protocol.errors import OwnerError
+from protocol.keys import SigningKey
+from protocol.messages.certificate import Certificate
+from protocol.messages.challenge import Answer, Challenge
+from protocol.messages.opening import Acknowledgement, Opening
+
+
+def answer(
+    workspace: Workspace,
+    challenge_path: Path,
+    *,
+    acknowledgement: Path | None,
+    key: SigningKey,
+    log: Path,
+    out: Path,
+    now: int,
+    force: bool,
+) -> int:
+    """Write the OPENINGS folder for a challenge and log the answer; return how many records it opens.
+
+    Args:
+        workspace: the commitment folder.
+        challenge_path: the auditor's challenge envelope.
+        acknowledgement: what was signed by `acknowledge`, for a later audit; copied beside the openings.
+        key: the owner's statement key.
+        log: the owner's log.
+        out: the folder to write.
+        now: seconds since 1970.
+        force: overwrite `out`.
+
+    Raises:
+        OwnerError: the challenge is about another commitment's record count, or something cannot be written.
+    """
+    check_free_folder(out, force=force)
+    check_log(log, key)
+    data = read_file(challenge_path, limit=dsse.MAX_ENVELOPE)
+    _, challenge = messages.read(data, Challenge, where=str(challenge_path))
+    if challenge.population != workspace.commitment.record_count:
+        raise OwnerError(
+            f"the challenge is about {challenge.population} records, this commitment has "
+            f"{workspace.commitment.record_count}",
+            where=str(challenge_path),
+        )
+    opened = workspace.open_indices([int(index) for index in challenge.indices()])
+    partial = begin_folder(out)
+    with given_up(partial):
+        write_atomic(partial / "openings.npz", openings.serialise(opened, features=workspace.records.values.shape[1]))
+        files = [("openings.npz", "opening")]
+        if acknowledgement is not None:
+            acknowledged = read_file(acknowledgement, limit=dsse.MAX_ENVELOPE)
+            messages.read(acknowledged, Acknowledgement, where=str(acknowledgement))
+            write_atomic(partial / "acknowledgement.dsse.json", acknowledged)
+            files.append(("acknowledgement.dsse.json", "acknowledgement"))
+            proof = acknowledgement.with_suffix(PROOF)
+            if proof.is_file():
+                write_atomic(partial / "proofs" / "acknowledgement.tlog-proof", read_file(proof, limit=1 << 16))
+        listing = manifest.build(partial, files, refers=leaf_of(data))
+        write_atomic(partial / "manifest.json", listing.raw)
+        statement = Answer(
+            subject=sha256_hex(listing.raw), challenge=leaf_of(data), opened=len(opened), answered_at=now
+        )
+        envelope = sign(statement.payload(), key)
+        write_atomic(partial / "answer.dsse.json", envelope)
+        write_atomic(partial / "proofs" / "answer.tlog-proof", append(log, envelope))
+    finish_folder(out)
+    return len(opened)
+
+
+def acknowledge(
+    opening_path: Path, bundle: Path, *, key: SigningKey, log: Path, out: Path, now: int, force: bool
+) -> bytes:
+    """Sign and log that an audit was opened about an existing certificate.
+
+    Raises:
+        OwnerError: the audit is about other requests than the certificate answers.
+    """
+    check_message_free(out, force=force)
+    check_log(log, key)
+    opening_bytes = read_file(opening_path, limit=dsse.MAX_ENVELOPE)
+    _, opening = messages.read(opening_bytes, Opening, where=str(opening_path))
+    certificate_bytes = read_file(bundle / "certificate.dsse.json", limit=dsse.MAX_ENVELOPE)
+    _, certificate = messages.read(certificate_bytes, Certificate, where=str(bundle / "certificate.dsse.json"))
+    if not set(certificate.requests) <= set(opening.requests):
+        raise OwnerError("the audit was opened for other requests than the certificate's", where=str(opening_path))
+    statement = Acknowledgement(
+        subject=sha256_hex(certificate_bytes),
+        opening=leaf_of(opening_bytes),
+        certificate=leaf_of(certificate_bytes),
+        acknowledged_at=now,
+    )
+    envelope = sign(statement.payload(), key)
+    publish_message(out, envelope, log, beside={}, force=force)
+    return envelope

@@ -1,0 +1,264 @@
+"""From a method's result to a signed, logged bundle; refuses to sign what the patched model does not do.
+
+Writes every file first, then the manifest over them, then the certificate over the manifest, then
+the log entry: whoever finds a certificate in the log finds everything that it speaks of.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from owner.compose import compose
+from owner.execute import Program
+from owner.files import read_file, write_atomic
+from owner.journal import append, leaf_of, read_proof, refreshed, sign
+from owner.methods.job import Job, Result
+from protocol import claims as claim_lines
+from protocol import envelope as dsse
+from protocol import manifest, openings
+from protocol.claims import ClassRemoval, Logits, Redirection
+from protocol.digests import sha256_hex
+from protocol.errors import OwnerError
+from protocol.keys import SigningKey
+from protocol.messages.certificate import Certificate
+from protocol.messages.request import Request, serialise_list
+from protocol.model import patch as patch_file
+from protocol.model import profile
+from protocol.model.graph import Graph
+
+CERTIFICATE = "certificate.dsse.json"
+_TOGETHER = 1000  # claims checked at once
+
+
+class Refused(OwnerError):
+    """The owner's program will not sign: a claim does not hold (exit code 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFile:
+    """A request as it goes into the bundle: exact envelope, its records, its proof if the requester gave one."""
+
+    envelope: bytes
+    request: Request
+    listed: tuple[bytes, ...]
+    proof: bytes | None
+
+
+def _probes(job: Job, values: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    # Centre, both corners, a random corner and a random point of each region, as grid values inside the ranges.
+    schema = job.workspace.schema
+    spread = radius[:, None]
+    signs = job.generator.integers(0, 2, size=values.shape) * 2 - 1
+    random = job.generator.integers(-spread, spread + 1, size=values.shape)
+    points = [values, values - spread, values + spread, values + signs * spread, values + random]
+    return np.concatenate([np.clip(p, schema.low, schema.high) for p in points])
+
+
+def _check_redirections(job: Job, claims: list[Redirection], program: Program) -> None:
+    workspace = job.workspace
+    rows = workspace.rows_of(tuple(c.record for c in claims))
+    radius = np.array([c.region.radius for c in claims], dtype=np.int64)
+    probes = _probes(job, workspace.records.values[rows].astype(np.int64), radius)
+    outputs = program(workspace.schema.dequantise(probes)).reshape(-1, len(claims), workspace.base.classes)
+    for claim, found in zip(claims, outputs.transpose(1, 0, 2), strict=True):
+        if isinstance(claim.property, Logits):
+            holds = bool((found == claim.property.array()).all())
+        else:
+            own = found[:, claim.property.klass].astype(np.float64)
+            lead = own - np.delete(found, claim.property.klass, axis=1).max(axis=1)
+            holds = bool((lead >= float(claim.property.margin)).all())
+        if not holds:
+            raise Refused(
+                "the patched model does not do what the claim says; nothing was signed",
+                where=f"record {claim.record.hex()[:16]}",
+            )
+
+
+def self_check(job: Job, result: Result, patched: Graph) -> None:
+    """Run the patched model where the claims say something, before anything is signed.
+
+    Finds faults of the implementation; the certificate itself rests on exact integers, not on this.
+
+    Raises:
+        Refused: an output differs from what is claimed, or moved where nothing may move.
+    """
+    workspace, own = job.workspace, job.workspace.records
+    program = Program(patched)
+    redirections = [c for c in result.claims if isinstance(c, Redirection)]
+    for start in range(0, len(redirections), _TOGETHER):
+        _check_redirections(job, redirections[start : start + _TOGETHER], program)
+        job.progress("self-check", 0.9 * min(1.0, (start + _TOGETHER) / len(redirections)))
+    gone = np.zeros(len(own.labels), dtype=bool)
+    gone[job.rows] = True
+    sample = np.flatnonzero(~gone)[:: max(1, int((~gone).sum()) // 2000)]
+    inputs = workspace.schema.dequantise(own.values[sample])
+    # Before the caps, which lower a removed class's logit for every input, nothing but the gate may act.
+    gated = result.patch.gate is not None
+    uncapped = ("prune/selected" if result.patch.caps else patched.output) if gated else workspace.base.output
+    final, selected, before = program(inputs, outputs=(patched.output, uncapped, workspace.base.output))
+    for removal in result.claims:
+        if isinstance(removal, ClassRemoval) and (final.argmax(axis=1) == removal.klass).any():
+            raise Refused(f"class {removal.klass} is still predicted; nothing was signed")
+    moved = (selected != before).any(axis=1)
+    forgotten = {own.values[row].tobytes() for row in job.rows}
+    stray = [row for row in sample[moved] if own.values[row].tobytes() not in forgotten]
+    if stray:
+        raise Refused(f"{len(stray)} retained records would be redirected; nothing was signed")
+
+
+Files = dict[str, tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A bundle before it is signed.
+
+    Args:
+        files: content and role of each file by path; the manifest will list them all.
+        proofs: log proofs by name, without the certificate's own.
+        certificate: the certificate; its subject is filled in when the manifest is written.
+    """
+
+    files: Files
+    proofs: dict[str, bytes]
+    certificate: Certificate
+
+
+def draft(
+    job: Job,
+    result: Result,
+    composed: Graph,
+    requests: tuple[RequestFile, ...],
+    *,
+    opening: bytes | None,
+    opening_proof: bytes | None,
+    now: int,
+    method: str,
+) -> Draft:
+    """Everything that a bundle holds, from a method's result.
+
+    Raises:
+        OwnerError: a part of the workspace cannot be read.
+    """
+    workspace = job.workspace
+    patch_manifest, tensors = patch_file.to_bytes(result.patch)
+    lines = [claim_lines.claim_line(claim) for claim in result.claims]
+    files: Files = {
+        "base.onnx": ("base", workspace.base_bytes),
+        "schema.json": ("schema", workspace.schema_bytes),
+        "recipe.json": ("recipe", workspace.recipe_bytes),
+        "patch.json": ("patch", patch_manifest),
+        "patch.safetensors": ("patch-tensors", tensors),
+        "patched.onnx": ("patched", profile.serialise(composed)),
+        "claims.jsonl": ("claims", b"".join(line + b"\n" for line in lines)),
+        "commitment.dsse.json": ("commitment", workspace.envelope),
+    }
+    proofs = {"commitment": read_file(workspace.folder / "proofs" / "commitment.tlog-proof", limit=1 << 16)}
+    for number, entry in enumerate(requests):
+        files[f"requests/{number:03}.dsse.json"] = ("request", entry.envelope)
+        files[f"requests/{number:03}.leaves.json"] = ("request-records", serialise_list(entry.listed))
+        if entry.proof is not None:
+            proofs[f"request-{number:03}"] = entry.proof
+    if opening is not None:
+        files["opening.dsse.json"] = ("audit-opening", opening)
+        if opening_proof is not None:
+            proofs["opening"] = opening_proof
+    if job.rows:
+        opened = workspace.open_rows(job.rows)
+        files["openings.npz"] = ("opening", openings.serialise(opened, features=result.patch.features))
+    certificate = Certificate(
+        subject="",
+        commitment=workspace.leaf,
+        requests=tuple(leaf_of(entry.envelope) for entry in requests),
+        opening=leaf_of(opening) if opening is not None else None,
+        predecessor=None,
+        dropped=(),
+        method=method,
+        claims_root=claim_lines.root(lines),
+        claim_count=len(lines),
+        inert_outside_supports=True,
+        certified_at=now,
+    )
+    return Draft(files=files, proofs=proofs, certificate=certificate)
+
+
+def sign_bundle(bundle: Draft, *, key: SigningKey, log: Path, out: Path) -> bytes:
+    """Write the files, the manifest over them, and the certificate over it; log it; return its envelope.
+
+    Raises:
+        OwnerError: something cannot be written, signed or logged.
+    """
+    for path, (_, data) in bundle.files.items():
+        write_atomic(out / path, data)
+    listing = manifest.build(out, [(path, role) for path, (role, _) in bundle.files.items()])
+    write_atomic(out / "manifest.json", listing.raw)
+    for name, proof in bundle.proofs.items():
+        write_atomic(out / "proofs" / f"{name}.tlog-proof", proof)
+    envelope = sign(replace(bundle.certificate, subject=sha256_hex(listing.raw)).payload(), key)
+    # Written before it is logged: whatever happens next, the logged bytes are not lost.
+    write_atomic(out / CERTIFICATE, envelope)
+    log_certificate(out, log=log)
+    return envelope
+
+
+def log_certificate(bundle: Path, *, log: Path, once: bool = False) -> None:
+    """Log a bundle's certificate and write the proof.
+
+    Args:
+        bundle: the folder.
+        log: the owner's log.
+        once: it may be in the log already.
+
+    Raises:
+        OwnerError: it cannot be logged or written.
+    """
+    envelope = read_file(bundle / CERTIFICATE, limit=dsse.MAX_ENVELOPE)
+    write_atomic(bundle / "proofs" / "certificate.tlog-proof", append(log, envelope, once=once))
+
+
+def write_bundle(
+    job: Job,
+    result: Result,
+    requests: tuple[RequestFile, ...],
+    *,
+    opening: bytes | None,
+    opening_proof: bytes | None,
+    key: SigningKey,
+    log: Path,
+    out: Path,
+    now: int,
+    method: str,
+) -> bytes:
+    """Check, write, sign and log; return the certificate's envelope.
+
+    Raises:
+        Refused: a claim does not hold.
+        OwnerError: something cannot be written.
+    """
+    composed = compose(job.workspace.base, job.workspace.schema, result.patch)
+    self_check(job, result, composed)
+    job.progress("self-check", 1.0)
+    job.progress("writing and signing", 0.0)
+    bundle = draft(
+        job, result, composed, requests, opening=opening, opening_proof=opening_proof, now=now, method=method
+    )
+    return sign_bundle(bundle, key=key, log=log, out=out)
+
+
+def refresh_proofs(folder: Path, log: Path) -> int:
+    """Bring a folder's proofs to the log's current, cosigned checkpoint; return how many changed.
+
+    Raises:
+        OwnerError: there are no proofs, no such log, or it does not continue what they were made in.
+    """
+    paths = sorted((folder / "proofs").glob("*.tlog-proof"))
+    if not paths:
+        raise OwnerError("holds no log proofs; is this a commitment, bundle or answer?", where=str(folder))
+    changed = 0
+    for path in paths:
+        old = read_proof(path)
+        if old is not None and (fresh := refreshed(log, old)) != old:
+            write_atomic(path, fresh)
+            changed += 1
+    return changed

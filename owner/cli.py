@@ -1,0 +1,491 @@
+"""`prune-owner`: commit, answer requests, sign certificates, answer challenges."""
+
+import contextlib
+import errno
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from owner.certify import Refused
+from protocol import keys
+from protocol.encoding import parse_time
+from protocol.errors import Error, MalformedError, OwnerError, VerificationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+GATES = ["auto", "sketch", "feature", "linear-region"]
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+class _Time(click.ParamType[int]):
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_time(str(value))
+        except MalformedError as error:
+            self.fail(error.message, param, ctx)
+
+
+def _fail(error: Error, code: int) -> NoReturn:
+    click.echo(f"prune-owner: {error}", err=True)
+    sys.exit(code)
+
+
+class Program(click.Group):
+    """Turns our errors into one line and an exit code; anything else is our own bug and says so."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Register a command; each one has --version."""
+        click.version_option(package_name="prune-audit", prog_name="prune-owner")(cmd)
+        super().add_command(cmd, name)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; a usage error is one line as well."""
+        kwargs["standalone_mode"] = False
+        try:
+            result = super().main(*args, **kwargs)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.ClickException as error:
+            click.echo(f"prune-owner: {error.format_message()} (see --help)", err=True)
+            sys.exit(2)
+        except click.Abort:
+            sys.exit(130)
+        sys.exit(result if isinstance(result, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command.
+
+        Exit codes: 0 done, 1 our own bug, 2 usage, 3 refused to sign, 4 malformed or unverifiable input.
+        """
+        try:
+            return super().invoke(ctx)
+        except Refused as error:
+            _fail(error, 3)
+        except (MalformedError, VerificationError) as error:
+            _fail(error, 4)
+        except Error as error:
+            _fail(error, 2)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output went away; click knows what to do
+                raise
+            _fail(OwnerError(f"the file system refuses: {error.strerror or error}", where=str(error.filename or "")), 2)
+        except MemoryError:
+            _fail(
+                OwnerError("not enough memory for this model and data; commit fewer records or use a larger machine"), 2
+            )
+        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+            raise
+        except Exception as error:  # the last resort: a readable line instead of a traceback
+            click.echo(f"prune-owner: this is a bug in prune-owner ({type(error).__name__}: {error})", err=True)
+            if "--debug" in sys.argv:
+                raise
+            sys.exit(1)
+
+
+def _accepted(name: str, **kwargs: Any) -> Callable[[F], F]:
+    # Part of the contract for every command; here nothing depends on it.
+    return click.option(name, expose_value=False, hidden=True, **kwargs)
+
+
+def _common(*, key: bool = False, out: bool = False, now: bool = True, seed: bool = False) -> Callable[[F], F]:
+    options = [
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON line, the last of standard output."),
+    ]
+    clock = "Time to write, for tests and replays.  [default: the clock]"
+    options.append(click.option("--now", type=_Time(), help=clock) if now else _accepted("--now", type=_Time()))
+    if seed:
+        options.append(
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what is random.")
+        )
+        options.append(click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped."))
+    else:
+        options += [_accepted("--seed", type=click.IntRange(0)), _accepted("--resume", is_flag=True)]
+    if key:
+        options += [
+            click.option("--key", required=True, type=FILE, help="The owner's statement key."),
+            click.option("--log", required=True, type=FOLDER, help="The owner's log."),
+        ]
+    if out:
+        options.append(click.option("--force", is_flag=True, help="Overwrite what is there."))
+        options.append(click.option("--out", required=True, type=PATH, help="What to write."))
+    else:
+        options.append(_accepted("--force", is_flag=True))
+
+    def decorate(function: F) -> F:
+        for option in options:
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _clock(now: int | None) -> int:
+    return int(time.time()) if now is None else now
+
+
+def _done(as_json: bool, lines: list[str], **facts: Any) -> None:
+    for line in lines:
+        click.echo(line)
+    if as_json:
+        click.echo(json.dumps(facts, sort_keys=True))
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """Shows bars on a terminal while it is open; closed before results are printed."""
+    if not sys.stderr.isatty():
+        yield lambda _stage, _share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    # Standard output is for results, even when only standard error is a terminal.
+    columns = (TextColumn("{task.description:28}"), BarColumn(), TimeRemainingColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+
+        def show(stage: str, share: float) -> None:
+            if stage not in tasks:
+                for task in tasks.values():
+                    bar.update(task, visible=False)
+                tasks[stage] = bar.add_task(stage, total=1.0)
+            bar.update(tasks[stage], completed=share, visible=True)
+
+        yield show
+
+
+def _statement_key(path: Path) -> keys.SigningKey:
+    key = keys.load_signing_key(path)
+    if key.use != keys.USES["statement"]:
+        raise OwnerError("is a witness's key; statements need their own (keygen --use statement)", where=str(path))
+    return key
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="prune-audit", prog_name="prune-owner")
+def main() -> None:
+    """Answer unlearning requests with a patch and a signed certificate that an outside auditor can check.
+
+    Exit codes: 0 done, 1 a bug here, 2 usage, 3 refused to sign what cannot be proven, 4 malformed input.
+    """
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--use",
+    required=True,
+    type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
+    help="What the key is for.",
+)
+@_common(out=True, now=False)
+def keygen(name: str, use: str, out: Path, as_json: bool, force: bool) -> None:
+    """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""
+    try:
+        key = keys.generate(name, use=use)  # type: ignore[arg-type]
+    except MalformedError as error:
+        raise OwnerError(error.message) from None
+    secret, public = keys.write_key_pair(key, out, force=force)
+    _done(as_json, [f"{secret} and {public}: {key.verifier.vkey}"], key=str(secret), vkey=key.verifier.vkey)
+
+
+@main.command("log-init")
+@click.option("--origin", required=True, help="The log's name in checkpoints; the log key's name.")
+@click.option("--key", required=True, type=FILE, help="The log's own key (keygen --use log).")
+@_common(out=True, now=False)
+def log_init(origin: str, key: Path, out: Path, as_json: bool, force: bool) -> None:
+    """Begin an empty transparency log in the folder OUT; its key is kept beside it as OUT.key.
+
+    A log that exists is never overwritten; with --force a left-over OUT.key is.
+    """
+    from owner.files import check_free, check_free_folder, read_file, write_atomic
+    from owner.journal import log_key_path
+    from protocol.log.store import Log
+
+    signing = keys.load_signing_key(key)
+    if signing.name != origin:
+        raise OwnerError(f"the key is named {signing.name}, a log's key has the log's origin as its name ({origin})")
+    check_free_folder(out, force=False)
+    check_free(log_key_path(out), force=force)
+    Log.create(out, signing)
+    write_atomic(log_key_path(out), read_file(key, limit=4096), secret=True)
+    _done(as_json, [f"{out}: an empty log {origin}"], log=str(out), vkey=signing.verifier.vkey)
+
+
+@main.command()
+@click.option("--model", required=True, type=FILE, help="Base model: an ONNX file inside the profile.")
+@click.option(
+    "--data", required=True, type=FILE, help="Training data: .npz with X_train, y_train (and X_test, y_test)."
+)
+@click.option("--schema", "schema_path", type=FILE, help="Input schema.  [default: inferred from data and model]")
+@click.option(
+    "--recipe", "recipe_path", type=FILE, help="Training recipe, for cross-fitted models.  [default: Adam, 30 epochs]"
+)
+@click.option("--folds", default=10, show_default=True, type=click.IntRange(2), help="Cross-fitted models to prepare.")
+@click.option("--no-prepare", is_flag=True, help="Prepare none; the target match cannot be had then.")
+@click.option("--previous", type=FOLDER, help="An earlier commitment whose salts records keep, so that returns show.")
+@_common(key=True, out=True, seed=True)
+def commit(
+    model: Path,
+    data: Path,
+    schema_path: Path | None,
+    recipe_path: Path | None,
+    folds: int,
+    no_prepare: bool,
+    previous: Path | None,
+    seed: int,
+    resume: bool,
+    key: Path,
+    log: Path,
+    out: Path,
+    as_json: bool,
+    now: int | None,
+    force: bool,
+) -> None:
+    """Fix base model and training records in the log, before any request."""
+    from owner import commit as command
+
+    options = command.Options(
+        model=model,
+        data=data,
+        schema=schema_path,
+        recipe=recipe_path,
+        folds=0 if no_prepare else folds,
+        key=_statement_key(key),
+        log=log,
+        out=out,
+        now=_clock(now),
+        seed=seed,
+        force=force,
+        resume=resume,
+        previous=previous,
+    )
+    with _progress() as show:
+        commitment, notes = command.commit(options, progress=show)
+    _done(as_json, notes, records=commitment.record_count, base=commitment.base, root=commitment.records_root.hex())
+
+
+def _wanted(records: str | None, subject: str | None, klass: int | None, trigger: str | None) -> Any:
+    from owner.requests import Wanted
+
+    rows: tuple[int, ...] | None = None
+    if records is not None:
+        parts = [part.strip() for part in records.split(",")]
+        if not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
+            raise OwnerError("--records takes row numbers of the data file, from 0, separated by commas")
+        rows = tuple(int(part) for part in parts)
+    if sum(value is not None for value in (rows, subject, klass, trigger)) != 1:
+        raise OwnerError("give exactly one of --records, --subject, --class, --trigger")
+    return Wanted(rows=rows, subject=subject, klass=klass, trigger=trigger)
+
+
+@main.command()
+@click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
+@click.option("--subject", help="The subject whose records to open.")
+@click.option("--records", help="Row numbers of the data file, from 0, separated by commas.")
+@_common(out=True, now=False)
+def slip(commitment: Path, subject: str | None, records: str | None, out: Path, as_json: bool, force: bool) -> None:
+    """Write what a subject keeps: own records, salts, and proof that they are committed."""
+    from owner.requests import make_slip
+    from owner.workspace import Workspace
+
+    wanted = _wanted(records, subject, None, None)
+    count = make_slip(Workspace(folder=commitment), wanted, out=out, force=force)
+    _done(as_json, [f"{out}: {count} records; give it to the subject and to nobody else"], slip=str(out), records=count)
+
+
+@main.command()
+@click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
+@click.option("--records", help="Row numbers of the data file, from 0, separated by commas.")
+@click.option("--class", "klass", type=click.IntRange(0), help="A whole class.")
+@click.option("--subject", help="All records of one subject.")
+@click.option("--trigger", help="A backdoor trigger, by name.")
+@click.option("--deadline", type=_Time(), help="By when the law wants an answer.")
+@_common(key=True, out=True)
+def request(
+    commitment: Path,
+    records: str | None,
+    klass: int | None,
+    subject: str | None,
+    trigger: str | None,
+    deadline: int | None,
+    key: Path,
+    log: Path,
+    out: Path,
+    as_json: bool,
+    now: int | None,
+    force: bool,
+) -> None:
+    """Sign and log a deletion request on a subject's behalf (it says so)."""
+    from owner.journal import leaf_of
+    from owner.requests import make_request
+    from owner.workspace import Workspace
+
+    envelope = make_request(
+        Workspace(folder=commitment),
+        _wanted(records, subject, klass, trigger),
+        key=_statement_key(key),
+        log=log,
+        out=out,
+        now=_clock(now),
+        deadline=deadline,
+        force=force,
+    )
+    _done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], request=leaf_of(envelope))
+
+
+@main.command()
+@click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
+@click.option(
+    "--request", "requests", required=True, multiple=True, type=FILE, help="A request to answer; may be repeated."
+)
+@click.option("--opening", type=FILE, help="The audit that was opened for them, to be named in the certificate.")
+@click.option("--method", default="prune", show_default=True, help="How to unlearn.")
+@click.option("--gate", default="auto", show_default=True, type=click.Choice(GATES), help="Where items act.")
+@click.option(
+    "--target", default="match", show_default=True, help="What outputs become: match, misclassify, relabel:K."
+)
+@click.option("--radius", help="Radius to certify, such as 8steps.  [default: as large as retained records allow]")
+@_common(key=True, out=True, seed=True)
+def unlearn(
+    commitment: Path,
+    requests: tuple[Path, ...],
+    opening: Path | None,
+    method: str,
+    gate: str,
+    target: str,
+    radius: str | None,
+    seed: int,
+    resume: bool,
+    key: Path,
+    log: Path,
+    out: Path,
+    as_json: bool,
+    now: int | None,
+    force: bool,
+) -> None:
+    """Make a patch for logged requests, check it, and sign and log the certificate."""
+    from owner.journal import leaf_of
+    from owner.targets import parse_target
+    from owner.unlearn import Options
+    from owner.unlearn import unlearn as run
+    from owner.workspace import Workspace
+
+    if gate not in ("auto", "sketch"):
+        raise OwnerError(f"--gate {gate} is not available yet; use --gate sketch (or auto)")
+    steps = _steps(radius)
+    options = Options(
+        requests=requests,
+        opening=opening,
+        method=method,
+        target=parse_target(target),
+        radius=steps,
+        ceiling=steps if steps is not None else 64,
+        key=_statement_key(key),
+        log=log,
+        out=out,
+        now=_clock(now),
+        seed=seed,
+        force=force,
+        resume=resume,
+    )
+    with _progress() as show:
+        outcome = run(Workspace(folder=commitment), options, progress=show)
+    if outcome.redirected and options.target.name != "match":
+        click.echo(
+            "note: a certified wrong output makes a record easier to find, not harder; see the target match", err=True
+        )
+    leaf = leaf_of(outcome.certificate)
+    lines = [*outcome.notes, f"{out}: certificate logged as {leaf}"]
+    _done(as_json, lines, certificate=leaf, claims=outcome.claims)
+
+
+def _steps(radius: str | None) -> int | None:
+    if radius is None:
+        return None
+    if radius.endswith(("flips", "flip")):
+        raise OwnerError(
+            f"--radius {radius}: flips count changed columns of tables whose columns are all binary, which is not "
+            "available yet; on a grid the radius is in steps, such as 8steps"
+        )
+    number = radius.removesuffix("steps").removesuffix("step")
+    if number == radius or not number.isascii() or not number.isdigit() or len(number) > 7 or int(number) > 1 << 20:
+        raise OwnerError(f"--radius {radius}: a whole number of grid steps up to {1 << 20}, such as 8steps")
+    return int(number)
+
+
+@main.command()
+@click.argument("challenge", type=FILE)
+@click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
+@click.option("--acknowledgement", type=FILE, help="For an audit that was opened after the certificate.")
+@_common(key=True, out=True)
+def answer(
+    challenge: Path,
+    commitment: Path,
+    acknowledgement: Path | None,
+    key: Path,
+    log: Path,
+    out: Path,
+    as_json: bool,
+    now: int | None,
+    force: bool,
+) -> None:
+    """Open the records that a challenge names."""
+    from owner.answer import answer as run
+    from owner.workspace import Workspace
+
+    count = run(
+        Workspace(folder=commitment),
+        challenge,
+        acknowledgement=acknowledgement,
+        key=_statement_key(key),
+        log=log,
+        out=out,
+        now=_clock(now),
+        force=force,
+    )
+    _done(as_json, [f"{out}: {count} records opened"], opened=count)
+
+
+@main.command()
+@click.argument("opening", type=FILE)
+@click.option("--bundle", required=True, type=FOLDER, help="The bundle whose certificate is audited again.")
+@_common(key=True, out=True)
+def acknowledge(
+    opening: Path, bundle: Path, key: Path, log: Path, out: Path, as_json: bool, now: int | None, force: bool
+) -> None:
+    """Acknowledge an audit that was opened after the certificate, so that it can be challenged."""
+    from owner.answer import acknowledge as run
+    from owner.journal import leaf_of
+
+    envelope = run(opening, bundle, key=_statement_key(key), log=log, out=out, now=_clock(now), force=force)
+    _done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], acknowledgement=leaf_of(envelope))
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--log", required=True, type=FOLDER, help="The owner's log.")
+@_common(now=False)
+def publish(folder: Path, log: Path, as_json: bool) -> None:
+    """Bring the log proofs of a bundle, answer or commitment FOLDER to the log's current, cosigned checkpoint."""
+    from owner.certify import refresh_proofs
+
+    changed = refresh_proofs(folder, log)
+    _done(as_json, [f"{folder}: {changed} proofs brought up to date"], changed=changed)
+
+
+if __name__ == "__main__":
+    main()

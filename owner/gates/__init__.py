@@ -1,0 +1,1 @@
+"""Where a patch acts: how an item's support and core are chosen."""

@@ -1,0 +1,61 @@
+"""What every method is given, and what every method has to give back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from owner.targets import Target
+from owner.workspace import Workspace
+from protocol.claims import Claim
+from protocol.messages.request import Request
+from protocol.model.patch import Patch
+
+Progress = Callable[[str, float], None]
+
+
+def silent(_stage: str, _share: float) -> None:
+    """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A task for a method.
+
+    Args:
+        workspace: the commitment folder.
+        requests: each request with the data file's rows that it lists.
+        target: what the output is to become.
+        radius: radius asked for, in grid steps; None lets the method choose.
+        ceiling: largest radius to certify, in grid steps.
+        generator: the only source of randomness.
+        progress: called with a stage's name and the share done.
+    """
+
+    workspace: Workspace
+    requests: tuple[tuple[Request, tuple[int, ...]], ...]
+    target: Target
+    radius: int | None
+    ceiling: int
+    generator: np.random.Generator
+    progress: Progress = silent
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows to forget one by one (not those of a whole class), each once, in the data file's order."""
+        return sorted({row for request, rows in self.requests if request.scope.klass is None for row in rows})
+
+    @property
+    def classes(self) -> list[int]:
+        """Whole classes to remove."""
+        return sorted({r.scope.klass for r, _ in self.requests if r.scope.klass is not None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A method's answer: the patch, the claims (each record's once), and notes for whoever runs the program."""
+
+    patch: Patch
+    claims: tuple[Claim, ...]
+    notes: tuple[str, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)

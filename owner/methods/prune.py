@@ -1,0 +1,205 @@
+"""`prune`: a sketch gate with one item for each record, rows of logits as heads, a cap for a whole class.
+
+Source: PRUNE (arXiv 2505.06520), unlearning as repair: a patch redirects the prediction on the
+records to forget and leaves the rest alone. Gate, head and certificate are this project's own
+(SPEC 11.8): exact by construction instead of by linear regions.
+"""
+
+from decimal import ROUND_FLOOR, Decimal, localcontext
+
+import numpy as np
+from jaxtyping import Float32
+
+from owner.execute import Program
+from owner.gates import sketch
+from owner.methods.job import Job, Result
+from owner.targets import Rows, class_rows, match_rows, scale_factor
+from protocol.claims import Argmax, Claim, ClassRemoval, Logits, NoRedirection, Redirection, Region, logits_property
+from protocol.encoding import format_decimal
+from protocol.errors import OwnerError
+from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.schema import InputSchema
+
+CAP_MARGIN = "1"
+_TYPICAL = 4_000
+
+
+def data_radius(schema: InputSchema, steps: int) -> str:
+    """Largest real distance per column that surely stays within `steps` grid steps, in data units, rounded down.
+
+    (steps + 1/2 - tau) / max|s|, tau bounding the rounding of the float32 multiply and add.
+    """
+    scale = float(np.abs(schema.scale).max())
+    largest = float(np.maximum(np.abs(schema.low), np.abs(schema.high)).max() + np.abs(schema.offset).max() + 1)
+    tau = 4 * largest * 2.0**-24
+    with localcontext() as context:
+        context.prec = 50
+        exact = (Decimal(steps) + Decimal("0.5") - Decimal(tau)) / Decimal(scale)
+        return format_decimal(max(exact, Decimal(0)).quantize(Decimal("1e-9"), rounding=ROUND_FLOOR))
+
+
+def _capped(rows: Float32[np.ndarray, "row class"], classes: list[int]) -> Float32[np.ndarray, "row class"]:
+    # What the deployed model puts out on a core: the row after the caps, in the same float32 operations.
+    result = rows.copy()
+    for klass in classes:
+        others = np.delete(result, classes, axis=1).max(axis=1)
+        result[:, klass] = np.minimum(result[:, klass], others - np.float32(CAP_MARGIN))
+    return result
+
+
+def _argmax(row: Float32[np.ndarray, "class"]) -> Argmax:
+    klass = int(row.argmax())
+    runner_up = max(Decimal(float(value)) for index, value in enumerate(row) if index != klass)
+    margin = (Decimal(float(row[klass])) - runner_up).quantize(Decimal("0.001"), rounding=ROUND_FLOOR)
+    if margin <= 0:
+        raise OwnerError(f"the target output of class {klass} does not lead by a margin of 0.001")
+    return Argmax(klass=klass, margin=format_decimal(margin))
+
+
+def _banned(job: Job, leader: np.ndarray) -> np.ndarray:
+    # What `misclassify` must not show: a record's own class, that of any equal record, and removed classes.
+    classes = job.workspace.base.classes
+    labels = job.workspace.records.labels[job.rows]
+    alike = np.zeros((len(labels), classes), dtype=bool)
+    np.logical_or.at(alike, (leader, labels), True)
+    banned: np.ndarray = alike[leader]
+    banned[:, job.classes] = True
+    # Equal records of all classes: one of them has to stay what it is (and is not claimed to be redirected).
+    hopeless = banned.all(axis=1)
+    banned[hopeless] = False
+    banned[hopeless, labels[leader[hopeless]]] = True
+    banned[:, job.classes] = True
+    return banned
+
+
+def _target_rows(job: Job, leader: np.ndarray, notes: list[str]) -> Rows:
+    workspace, own = job.workspace, job.workspace.records
+    program = Program(workspace.base)
+    rows = job.rows
+    if job.target.name == "match":
+        factor = 1.0
+        if workspace.prepared is not None and len(own.unseen_labels):
+            unseen = program(workspace.schema.dequantise(own.unseen_values))
+            factor = scale_factor(workspace.prepared, unseen, own.unseen_labels)
+            if not 0.75 < factor < 1.33:
+                notes.append(
+                    f"warning: on unseen data the base is {factor:.2f} times as confident as the cross-fitted models; "
+                    "was it trained by another recipe (commit --recipe)? An attacker may see the difference"
+                )
+        return match_rows(workspace.prepared, rows, factor)
+    if job.target.klass in job.classes:
+        raise OwnerError(f"relabel:{job.target.klass}: that class is to be removed; choose another target")
+    keep = np.setdiff1d(np.arange(len(own.labels)), rows)
+    typical = keep[:: max(1, len(keep) // _TYPICAL)]
+    return class_rows(
+        job.target,
+        program(workspace.schema.dequantise(own.values[rows])),
+        program(workspace.schema.dequantise(own.values[typical])),
+        own.labels[typical],
+        _banned(job, leader),
+    )
+
+
+def _coinciding(values: np.ndarray) -> np.ndarray:
+    # Records with equal values cannot have different outputs: the first one's row serves all of them.
+    _, first, inverse = np.unique(values, axis=0, return_index=True, return_inverse=True)
+    leader: np.ndarray = first[inverse.ravel()]
+    return leader
+
+
+def run(job: Job) -> Result:
+    """Make the patch and the claims.
+
+    Raises:
+        OwnerError: the target cannot be had, or the gate cannot be exact on this schema.
+    """
+    workspace, own, schema = job.workspace, job.workspace.records, job.workspace.schema
+    rows, notes = job.rows, []  # type: list[int], list[str]
+    features, classes = own.values.shape[1], workspace.base.classes
+    if len(job.classes) >= classes:
+        raise OwnerError("at least one class has to stay: a removed class is kept below the others")
+    caps = tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.classes)
+    claims: list[Claim] = [
+        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32)) for klass in job.classes
+    ]
+    if not rows:
+        empty = np.zeros((0, classes), dtype=np.float32)
+        none = np.zeros(0, dtype=np.int64)
+        patch = Patch(features=features, classes=classes, gate=None, rows=empty, row_of_item=none, caps=caps)
+        return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
+    forget = own.values[rows]
+    leader = _coinciding(forget)
+    shared = int((leader != np.arange(len(rows))).sum())
+    if shared:
+        notes.append(f"{shared} records to forget equal another one in every value and share its output")
+    job.progress("targets", 0.0)
+    target = _target_rows(job, leader, notes)
+    job.progress("targets", 1.0)
+    row_of_record = target.row_of_record[leader]
+    gone = np.zeros(len(own.labels), dtype=bool)
+    gone[rows] = True
+    choice = sketch.choose(
+        schema,
+        forget,
+        own.values[~gone],
+        row_of_record,
+        wanted=job.radius if job.radius is not None else 1,
+        ceiling=job.ceiling,
+        progress=job.progress,
+    )
+    if choice.twins:
+        notes.append(f"{choice.twins} records have a retained twin: radius 0, and the twin is redirected with them")
+    if job.radius is not None and (choice.radius < job.radius).any():
+        short = int((choice.radius < job.radius).sum())
+        notes.append(f"{short} of {len(rows)} records cannot reach {job.radius} steps; their claims are reduced")
+    blurred = int((choice.leader != leader).sum())
+    if blurred:
+        notes.append(f"{blurred} records to forget look like another one under the gate's sketch and share its output")
+    row_of_record = row_of_record[choice.leader]
+    low, high = sketch.boxes(choice.matrix, schema, forget, choice.radius)
+    used, row_of_item = np.unique(row_of_record, return_inverse=True)
+    head = target.rows[used]
+    patch = Patch(
+        features=features,
+        classes=classes,
+        gate=SketchGate(matrix=choice.matrix, low=low.astype(np.int32), high=high.astype(np.int32)),
+        rows=head,
+        row_of_item=row_of_item.astype(np.int64).ravel(),
+        caps=caps,
+    )
+    outputs = _capped(head, job.classes)
+    commitments = workspace.commitments_of(rows)
+    properties: list[Argmax | Logits] = [
+        logits_property(row) if job.target.name == "match" else _argmax(row) for row in outputs
+    ]
+    regions = {
+        radius: Region(norm="linf", radius=radius, radius_data=data_radius(schema, radius))
+        for radius in map(int, np.unique(choice.radius))
+    }
+    labels = own.labels[rows].tolist()
+    unmoved = 0
+    for item, commitment in enumerate(commitments):
+        held = properties[int(patch.row_of_item[item])]
+        if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[item]:
+            claims.append(NoRedirection(record=commitment, reason="equals another record to forget, of another class"))
+            unmoved += 1
+            continue
+        claims.append(
+            Redirection(
+                record=commitment,
+                item=item,
+                gate="sketch",
+                region=regions[int(choice.radius[item])],
+                property=held,
+                target=job.target.name,
+            )
+        )
+    if unmoved:
+        notes.append(
+            f"{unmoved} records keep their class, as equal records of other classes are forgotten too; not claimed"
+        )
+    notes.append(
+        f"gate: {choice.name}, {choice.matrix.shape[0]} integers a record; "
+        f"radius {choice.radius.min()} to {choice.radius.max()} steps, median {int(np.median(choice.radius))}"
+    )
+    return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))

@@ -1,0 +1,170 @@
+"""From `request.json` to a signed bundle: read the requests, run the method, certify."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from owner.certify import CERTIFICATE, RequestFile, log_certificate, write_bundle
+from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
+from owner.journal import PROOF, check_log, find, leaf_of, read_proof
+from owner.methods import prune
+from owner.methods.job import Job, Progress
+from owner.targets import Target
+from owner.workspace import Workspace
+from protocol import envelope as dsse
+from protocol import messages
+from protocol.digests import sha256_hex
+from protocol.errors import MalformedError, OwnerError
+from protocol.keys import SigningKey
+from protocol.messages.certificate import Certificate
+from protocol.messages.opening import Opening
+from protocol.messages.request import Request
+
+METHODS = {"prune": prune.run}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to answer requests; see `prune-owner unlearn --help`."""
+
+    requests: tuple[Path, ...]
+    opening: Path | None
+    method: str
+    target: Target
+    radius: int | None
+    ceiling: int
+    key: SigningKey
+    log: Path
+    out: Path
+    now: int
+    seed: int
+    force: bool
+    resume: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What was signed.
+
+    Args:
+        certificate: its envelope.
+        claims: how many it makes.
+        notes: for whoever runs the program.
+        redirected: whether single records are redirected (not only whole classes removed).
+    """
+
+    certificate: bytes
+    claims: int
+    notes: tuple[str, ...]
+    redirected: bool
+
+
+def read_request(workspace: Workspace, path: Path) -> RequestFile:
+    """Read a request, its record list and its proof.
+
+    Raises:
+        OwnerError: it is about another commitment, or its list is missing.
+    """
+    data = read_file(path, limit=dsse.MAX_ENVELOPE)
+    _, request = messages.read(data, Request, where=str(path))
+    if request.subject != sha256_hex(workspace.envelope):
+        raise OwnerError("the request is about another commitment", where=str(path))
+    listed = workspace.find_list(path, data, request)
+    proof = read_proof(path.with_suffix(PROOF)) or read_proof(workspace.folder / "requests" / f"{leaf_of(data)}{PROOF}")
+    workspace.keep_request(data, listed, proof)
+    return RequestFile(envelope=data, request=request, listed=listed, proof=proof)
+
+
+def _interrupted(options: Options, requests: tuple[RequestFile, ...]) -> Outcome | None:
+    """A bundle that an interrupted run had signed: it is finished if the certificate is in the log, else made anew."""
+    partial = partial_folder(options.out)
+    path = partial / CERTIFICATE
+    if not path.is_file():
+        return None
+    envelope = read_file(path, limit=dsse.MAX_ENVELOPE)
+    if find(options.log, envelope) is None:
+        return None
+    if not options.resume:
+        raise OwnerError(
+            "an interrupted run has logged its certificate already; finish it with --resume, or use another --out",
+            where=str(options.out),
+        )
+    _, certificate = messages.read(envelope, Certificate, where=str(path))
+    if set(certificate.requests) != {leaf_of(request.envelope) for request in requests}:
+        raise OwnerError("the interrupted run was about other requests; use another --out", where=str(options.out))
+    log_certificate(partial, log=options.log, once=True)
+    finish_folder(options.out)
+    notes = ("finished what an interrupted run had signed",)
+    return Outcome(certificate=envelope, claims=certificate.claim_count, notes=notes, redirected=False)
+
+
+def _opening(path: Path, requests: tuple[RequestFile, ...]) -> bytes:
+    data = read_file(path, limit=dsse.MAX_ENVELOPE)
+    _, opened = messages.read(data, Opening, where=str(path))
+    if not {leaf_of(request.envelope) for request in requests} <= set(opened.requests):
+        raise OwnerError("the audit was opened for other requests", where=str(path))
+    return data
+
+
+def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Outcome:
+    """Make, check, sign and log a bundle.
+
+    Raises:
+        MalformedError: a request or opening is none.
+        OwnerError: something is missing. Refused: a claim cannot be kept; nothing was signed.
+    """
+    if options.method not in METHODS:
+        raise OwnerError(f"there is no method {options.method!r}; there are {', '.join(METHODS)}")
+    check_free_folder(options.out, force=options.force)
+    check_log(options.log, options.key)
+    progress("reading", 0.0)
+    requests = tuple(read_request(workspace, path) for path in options.requests)
+    if len({request.envelope for request in requests}) != len(requests):
+        raise OwnerError("one request is given twice")
+    for request, path in zip(requests, options.requests, strict=True):
+        if request.request.scope.kind == "trigger":
+            raise OwnerError(
+                "forgetting a trigger needs a method that retrains; prune answers records, subjects and classes",
+                where=str(path),
+            )
+    if (finished := _interrupted(options, requests)) is not None:
+        return finished
+    opening = _opening(options.opening, requests) if options.opening is not None else None
+    opening_proof = read_proof(options.opening.with_suffix(PROOF)) if options.opening is not None else None
+    try:
+        job = Job(
+            workspace=workspace,
+            requests=tuple((r.request, tuple(workspace.rows_of(r.listed))) for r in requests),
+            target=options.target,
+            radius=options.radius,
+            ceiling=options.ceiling,
+            generator=np.random.default_rng(options.seed),
+            progress=progress,
+        )
+        progress("reading", 1.0)
+        result = METHODS[options.method](job)
+    except MalformedError as error:
+        raise error.at(str(workspace.folder)) from None
+    # The bundle grows in a folder of its own and takes its name when it is whole.
+    partial = begin_folder(options.out)
+    with given_up(partial, unless=CERTIFICATE):
+        envelope = write_bundle(
+            job,
+            result,
+            requests,
+            opening=opening,
+            opening_proof=opening_proof,
+            key=options.key,
+            log=options.log,
+            out=partial,
+            now=options.now,
+            method=options.method,
+        )
+    finish_folder(options.out)
+    return Outcome(
+        certificate=envelope, claims=len(result.claims), notes=result.notes, redirected=result.patch.gate is not None
+    )
+
+
+__all__ = ["METHODS", "Options", "Outcome", "read_request", "unlearn"]

@@ -1,0 +1,227 @@
+"""Claims: one line each of `claims.jsonl`, every one re-checkable on its own.
+
+A claim is a region and an output property. The certificate carries the RFC 6962 root over the
+lines, so that a receipt can open its own claims and nobody else's (SPEC 11.5). Reading a line
+says what is claimed, never that it holds: that is the auditor's to decide. Source: SPEC 11.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+from protocol.canonical import Fields, parse_json, to_bytes
+from protocol.encoding import format_float32, parse_decimal, parse_float32
+from protocol.errors import EncodingError, Schema, TooLarge
+from protocol.log import merkle
+
+MAX_LINE = 256 << 10
+"""Bytes of one claim; 10,000 logits fit."""
+MAX_CLAIMS = 1_000_000
+MAX_FILE = 1 << 30
+Norm = Literal["linf", "hamming"]
+Target = Literal["match", "misclassify", "relabel"]
+_UNITS: dict[str, str] = {"linf": "step", "hamming": "flip"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """All inputs whose grid point is within `radius` of the record's.
+
+    `radius` is in grid steps (`linf`) or flipped columns (`hamming`); `radius_data` is the largest
+    real distance per column, in data units, that is surely inside (decimal, rounded down).
+    """
+
+    norm: Norm
+    radius: int
+    radius_data: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argmax:
+    """Output `klass` exceeds every other by at least `margin` (decimal, logits)."""
+
+    klass: int
+    margin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logits:
+    """The output equals these float32 logits, bit for bit (up to the sign of zero)."""
+
+    values: tuple[str, ...]
+
+    def array(self) -> Float32[np.ndarray, "class"]:
+        """The logits."""
+        return np.array([np.float32(value) for value in self.values], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirection:
+    """For all inputs of `region` around the record, the patched model's output has `property`."""
+
+    record: bytes
+    item: int
+    gate: str
+    region: Region
+    property: Argmax | Logits
+    target: Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRemoval:
+    """For every input: output `klass` is at most the best other output minus `margin`, rounded to float32."""
+
+    klass: int
+    margin: str
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoRedirection:
+    """The record is covered, but nothing about its output is claimed; `reason` says why."""
+
+    record: bytes
+    reason: str
+
+
+Claim = Redirection | ClassRemoval | NoRedirection
+
+
+def _region(fields: Fields) -> Region:
+    with fields:
+        norm = fields.text("norm", choices=("linf", "hamming"))
+        radius = fields.text("radius", longest=10)
+        if not radius.isascii() or not radius.isdigit() or (radius != "0" and radius[0] == "0"):
+            raise Schema("the radius is not a whole number without leading zeros")
+        fields.text("unit", choices=(_UNITS[norm],))
+        data = fields.text("radiusData")
+        if parse_decimal(data) < 0:
+            raise Schema("the radius in data units is negative")
+        return Region(norm=norm, radius=int(radius), radius_data=data)  # type: ignore[arg-type]
+
+
+def _property(fields: Fields) -> Argmax | Logits:
+    with fields:
+        if fields.has("argmax"):
+            margin = fields.text("margin")
+            if parse_decimal(margin) < 0:
+                raise Schema("the margin is negative")
+            return Argmax(klass=fields.integer("argmax", high=1 << 20), margin=margin)
+        values = fields.array("logits", longest=10_000)
+        if not values:
+            raise Schema("no logits")
+        for value in values:
+            if not isinstance(value, str):
+                raise Schema("a logit is not a string")
+            parse_float32(value)
+        return Logits(values=tuple(values))
+
+
+def parse_claim(line: bytes, *, where: str = "claim") -> Claim:
+    """Read one line (without its newline).
+
+    Raises:
+        MalformedError: not a claim in its one spelling.
+    """
+    with Fields(parse_json(line, limit=MAX_LINE, where=where, canonical=True), where=where) as fields:
+        kind = fields.text("kind", choices=("redirection", "class-removal", "no-redirection"))
+        if kind == "class-removal":
+            margin = fields.text("margin")
+            if parse_decimal(margin) < 0:
+                raise Schema("the margin is negative", where=where)
+            return ClassRemoval(
+                klass=fields.integer("class", high=1 << 20), margin=margin, nonce=bytes.fromhex(fields.hex("nonce"))
+            )
+        record = bytes.fromhex(fields.hex("record"))
+        if kind == "no-redirection":
+            return NoRedirection(record=record, reason=fields.text("reason", longest=400))
+        return Redirection(
+            record=record,
+            item=fields.integer("item", high=MAX_CLAIMS),
+            gate=fields.text("gate", choices=("sketch", "feature", "linear-region", "always")),
+            region=_region(fields.object("region")),
+            property=_property(fields.object("property")),
+            target=fields.text("target", choices=("match", "misclassify", "relabel")),  # type: ignore[arg-type]
+        )
+
+
+def claim_line(claim: Claim) -> bytes:
+    """The line of a claim, without its newline.
+
+    Raises:
+        EncodingError: over the size that readers accept.
+    """
+    line = to_bytes(_claim_json(claim))
+    if len(line) > MAX_LINE:
+        raise EncodingError(f"a claim of {len(line)} bytes, at most {MAX_LINE} are accepted")
+    return line
+
+
+def _claim_json(claim: Claim) -> dict[str, object]:
+    if isinstance(claim, ClassRemoval):
+        return {"kind": "class-removal", "class": claim.klass, "margin": claim.margin, "nonce": claim.nonce.hex()}
+    if isinstance(claim, NoRedirection):
+        return {"kind": "no-redirection", "record": claim.record.hex(), "reason": claim.reason}
+    held: dict[str, object]
+    if isinstance(claim.property, Argmax):
+        held = {"argmax": claim.property.klass, "margin": claim.property.margin}
+    else:
+        held = {"logits": list(claim.property.values)}
+    return {
+        "kind": "redirection",
+        "record": claim.record.hex(),
+        "item": claim.item,
+        "gate": claim.gate,
+        "region": {
+            "norm": claim.region.norm,
+            "radius": str(claim.region.radius),
+            "unit": _UNITS[claim.region.norm],
+            "radiusData": claim.region.radius_data,
+        },
+        "property": held,
+        "target": claim.target,
+    }
+
+
+def logits_property(row: Float32[np.ndarray, "class"]) -> Logits:
+    """The property that the output equals `row`."""
+    return Logits(values=tuple(format_float32(value) for value in row))
+
+
+def split_lines(data: bytes, *, where: str = "claims.jsonl") -> tuple[bytes, ...]:
+    """The lines of a claims file: every line ends in one newline, none is empty.
+
+    Raises:
+        MalformedError: otherwise.
+    """
+    if len(data) > MAX_FILE:
+        raise TooLarge(f"{len(data)} bytes, at most {MAX_FILE} are accepted", where=where)
+    if data and not data.endswith(b"\n"):
+        raise Schema("the last line has no newline", where=where)
+    # Counted before the split: a file of newlines would become a list many times its size.
+    if (count := data.count(b"\n")) > MAX_CLAIMS:
+        raise TooLarge(f"{count} claims, at most {MAX_CLAIMS}", where=where)
+    lines = tuple(data.split(b"\n")[:-1])
+    if not all(lines):
+        raise Schema("an empty line", where=where)
+    return lines
+
+
+def parse_file(data: bytes, *, where: str = "claims.jsonl") -> tuple[Claim, ...]:
+    """Read a claims file.
+
+    Raises:
+        MalformedError: naming the line.
+    """
+    return tuple(
+        parse_claim(line, where=f"{where}:{number}")
+        for number, line in enumerate(split_lines(data, where=where), start=1)
+    )
+
+
+def root(lines: Sequence[bytes]) -> bytes:
+    """RFC 6962 root over the lines, in file order."""
+    return merkle.root_from_leaves(lines)

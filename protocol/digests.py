@@ -1,0 +1,55 @@
+"""SHA-256 in the three forms this project uses: of bytes, of a file, of tagged parts.
+
+Tagged hashes separate purposes: no two domains can be made to collide by choosing parts,
+because domain and every part are preceded by their length. Source: SPEC 3.2.
+"""
+
+import hashlib
+from pathlib import Path
+
+import rfc8785
+
+from protocol.errors import EncodingError
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 of `data` as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path) -> tuple[str, int]:
+    """SHA-256 (hexadecimal) and size in bytes of the file at `path`, read once in blocks.
+
+    Raises:
+        OSError: it cannot be read; `manifest.read_listed` is for files of somebody else.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def tagged(domain: str, *parts: bytes) -> bytes:
+    """SHA-256 over a domain name and parts, each preceded by its length as a big-endian uint64."""
+    pieces = [piece for part in (f"prune-audit/{domain}/v1".encode(), *parts) for piece in (_length(part), part)]
+    return hashlib.sha256(b"".join(pieces)).digest()
+
+
+def _length(part: bytes) -> bytes:
+    return len(part).to_bytes(8, "big")
+
+
+def jcs_digest(value: object) -> str:
+    """SHA-256 (hexadecimal) of the RFC 8785 form of a JSON value: for content digests only, never under a signature.
+
+    Raises:
+        EncodingError: when RFC 8785 has no form for the value (or it is nested too deep to find out).
+    """
+    try:
+        return sha256_hex(rfc8785.dumps(value))  # type: ignore[arg-type]
+    except (ValueError, RecursionError) as error:
+        # Its own errors are ValueErrors; so is what Python raises for a surrogate in a key or a huge integer.
+        raise EncodingError(f"no canonical JSON form: {error}") from None

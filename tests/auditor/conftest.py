@@ -1,0 +1,23 @@
+"""Fixtures of the auditor's tests: a workshop for signed bundles, and one honest bundle made in it."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def workshop(small_demo, tmp_path_factory):
+    """A copy of the small world in which bundles can be made and signed; only added to, never broken."""
+    from tests.auditor.workshop import Workshop
+
+    return Workshop(small_demo, tmp_path_factory.mktemp("workshop") / "world")
+
+
+@pytest.fixture(scope="session")
+def honest(workshop):
+    """An honest bundle in answer to 40 records, with its answer."""
+    return workshop.forge()
+
+
+@pytest.fixture(scope="session")
+def honest_evidence(workshop, honest):
+    """What the checks look at for the honest bundle."""
+    return workshop.evidence(honest)

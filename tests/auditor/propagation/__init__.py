@@ -1,0 +1,1 @@
+"""Bounds on the float32 program, against executions of it."""

@@ -1,0 +1,174 @@
+"""Verifying reports, and replaying them: same verdict, findings and figures, or the difference in words."""
+
+import json
+import shutil
+
+import pytest
+
+from auditor import audit, verify
+from auditor.files import write_atomic
+from protocol import manifest
+from protocol.digests import sha256_hex
+from protocol.errors import AuditorError, DigestMismatch, Error, MalformedError, VerificationError
+from protocol.keys import generate, load_signing_key
+
+
+@pytest.fixture(scope="module")
+def reported(workshop, tmp_path_factory):
+    """A finished report on a bundle of its own, under `indistinguishable`, membership and all."""
+    forged = workshop.forge()
+    out = tmp_path_factory.mktemp("reported") / "report"
+    inputs = workshop.inputs(forged)
+    audit.write_report(inputs, audit.examine(inputs), out, force=False)
+    workshop.world.witness(workshop.world.auditor_log)
+    verify.finish(out, workshop.ledger, write=write_atomic)
+    return forged, out
+
+
+def replay(workshop, forged, out, **changes):
+    arguments = {
+        "policy": workshop.world.policy.read_bytes(),
+        "trust": workshop.world.trust.read_bytes(),
+        "openings": forged.openings,
+        "reference": workshop.root / "data" / "ref.npz",
+        "owner_log": None,
+        "key": generate("replay", use="statement"),
+        "seed": 0,
+        "shadow_cache": workshop.root / "shadows",
+        "progress": lambda _stage, _share: None,
+    }
+    return verify.replay(out, forged.bundle, **(arguments | changes))
+
+
+def test_a_replay_reproduces_verdict_and_figures_membership_included(workshop, reported):
+    differences, fresh = replay(workshop, *reported)
+    assert differences == []
+    assert fresh["verdict"] == "CONSISTENT"
+    assert fresh["figures"]["membership"]
+
+
+def test_a_replay_trains_its_own_shadows(workshop, reported):
+    assert replay(workshop, *reported, shadow_cache=None)[0] == []
+
+
+def test_a_replay_with_less_is_not_the_same(workshop, reported):
+    forged, out = reported
+    assert any("challenge" in line for line in replay(workshop, forged, out, openings=None)[0])
+    assert any("locality" in line for line in replay(workshop, forged, out, reference=None)[0])
+    with pytest.raises(AuditorError, match="another policy"):
+        replay(workshop, forged, out, policy=workshop.world.policy.read_bytes() + b"# x\n")
+
+
+def _rewritten(workshop, out, target, change):
+    """The report with another summary, validly signed: an auditor who writes down what it did not find."""
+    from auditor.ledger import sign
+    from protocol import messages
+    from protocol.messages.report import Report
+
+    shutil.copytree(out, target)
+    shutil.rmtree(target / "receipts")
+    summary = json.loads((target / "summary.json").read_text())
+    change(summary)
+    (target / "summary.json").write_text(json.dumps(summary))
+    _, report = messages.read((target / "report.dsse.json").read_bytes(), Report)
+    old = manifest.parse((target / "manifest.json").read_bytes())
+    listing = manifest.build(
+        target, [(e.path, e.role) for e in old.entries if (target / e.path).exists()], refers=old.refers
+    )
+    (target / "manifest.json").write_bytes(listing.raw)
+    import dataclasses
+
+    signed = dataclasses.replace(report, subject=sha256_hex(listing.raw))
+    envelope = sign(signed.payload(), load_signing_key(workshop.world.key("auditor")))
+    (target / "report.dsse.json").write_bytes(envelope)
+    (target / "proofs" / "report.tlog-proof").write_bytes(workshop.ledger.append(envelope))
+    workshop.world.witness(workshop.world.auditor_log)
+    verify.finish(target, workshop.ledger, write=write_atomic)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda s: s.update(verdict="REFUTED"), "verdict"),
+        (lambda s: s["checks"]["binding"].update(verdict="REFUTED"), "binding"),
+        (lambda s: s["checks"].update(astrology={"verdict": "CONSISTENT"}), "astrology"),
+        (lambda s: s["findings"].append({"threat": "base-swap", "check": "binding", "message": ""}), "findings"),
+        (lambda s: s["figures"].update(forget_records=41), "forget_records"),
+        (lambda s: s["figures"].pop("certified_radius"), "certified_radius"),
+        (lambda s: s["figures"]["membership"]["loss.signed"].update(auc=0.9), "loss.signed.auc"),
+        (lambda s: s["figures"]["membership"]["loss.signed"]["interval"].append(1), "interval"),
+        (lambda s: s["figures"]["membership"]["loss.signed"]["interval"].__setitem__(0, -0.9), r"interval\[0\]"),
+    ],
+)
+def test_a_replay_sees_a_changed_summary(workshop, reported, tmp_path, change, difference):
+    import re
+
+    forged, out = reported
+    target = _rewritten(workshop, out, tmp_path / "report", change)
+    differences, _ = replay(workshop, forged, target)
+    assert any(re.search(difference, line) for line in differences), differences
+
+
+@pytest.mark.parametrize("lost", ["plan.yaml", "profile.yaml", "transcript/opening.dsse.json"])
+def test_a_report_that_lacks_what_a_replay_needs(workshop, reported, tmp_path, lost):
+    forged, out = reported
+    complete = _rewritten(workshop, out, tmp_path / "a", lambda _: None)
+    (complete / lost).unlink()
+    target = _rewritten_without(workshop, complete, tmp_path / "b")
+    with pytest.raises(VerificationError, match=lost):
+        replay(workshop, forged, target)
+
+
+def _rewritten_without(workshop, folder, target):
+    (folder / "receipts").mkdir(exist_ok=True)
+    return _rewritten(workshop, folder, target, lambda _: None)
+
+
+def test_verify_report(workshop, reported, tmp_path):
+    _, out = reported
+    policy, trust = workshop.world.policy.read_bytes(), workshop.world.trust.read_bytes()
+    verified = verify.verify_report(out, policy=policy, trust=trust)
+    assert verified.report.verdict == "CONSISTENT"
+    assert verified.receipts == 1
+    assert "summary.json" in verified.files
+    other = tmp_path / "report"
+    shutil.copytree(out, other)
+    (other / "proofs" / "report.tlog-proof").unlink()
+    with pytest.raises(VerificationError, match=r"proofs/report\.tlog-proof"):
+        verify.verify_report(other, policy=policy, trust=trust)
+
+
+def test_a_receipt_of_another_report(workshop, reported, small_demo, tmp_path):
+    _, out = reported
+    other = tmp_path / "report"
+    shutil.copytree(out, other)
+    shutil.copy(
+        small_demo.world.root / "honest" / "report" / "receipts" / "000.receipt", other / "receipts" / "001.receipt"
+    )
+    with pytest.raises(DigestMismatch, match=r"receipts/001\.receipt: belongs to another report"):
+        verify.verify_report(other, policy=workshop.world.policy.read_bytes(), trust=workshop.world.trust.read_bytes())
+
+
+def test_without_the_quorum(workshop, tmp_path, honest):
+    inputs = workshop.inputs(honest)
+    audit.write_report(inputs, audit.examine(inputs), tmp_path / "r", force=False)
+    with pytest.raises(VerificationError, match="lacks the quorum"):
+        verify.verify_report(tmp_path / "r", policy=inputs.policy, trust=inputs.trust)
+    free = inputs.policy.rpartition(b"quorum")[0] + b"quorum none\n"
+    verify.verify_report(tmp_path / "r", policy=free, trust=inputs.trust)
+
+
+def test_a_report_that_names_another_certificate(workshop, reported, tmp_path, monkeypatch):
+    _, out = reported
+    target = tmp_path / "r"
+    real = manifest.build
+    monkeypatch.setattr(manifest, "build", lambda *a, **k: real(*a, **{**k, "refers": "0" * 64}))
+    _rewritten(workshop, out, target, lambda _: None)
+    with pytest.raises(DigestMismatch, match="another certificate"):
+        verify.verify_report(target, policy=workshop.world.policy.read_bytes(), trust=workshop.world.trust.read_bytes())
+
+
+def test_finishing_something_that_is_no_report(workshop, tmp_path):
+    with pytest.raises((MalformedError, Error)):
+        verify.finish(tmp_path, workshop.ledger, write=write_atomic)
