@@ -1,7 +1,7 @@
 """Linear regions: the polytope around a record on which a ReLU network is one affine map, and that map.
 
 Proves: in real arithmetic, `A x <= b` holds exactly on the inputs that switch every ReLU as the record does,
-and there every tensor is `J x + c`. One forward pass of masked products gives all rows of all tensors at once (published
+and there every tensor is `J x + c`. One forward pass of masked products gives all rows of all tensors (published
 code accumulates gradients between rows and gets 1 of 256 right). Does not say how the float32 program switches:
 for half of the records some ReLU is within rounding of its edge, so a claim needs the auditor's bounds.
 Source: PRUNE (arXiv 2505.06520), support networks; REASSURE, section 3.
