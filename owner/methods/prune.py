@@ -12,12 +12,13 @@ from jaxtyping import Float32
 
 from owner.execute import Program
 from owner.gates import sketch
+from owner.gates.screening import screened
 from owner.methods.job import Job, Result
 from owner.targets import Rows, class_rows, match_rows, scale_factor
 from protocol.claims import Argmax, Claim, ClassRemoval, Logits, NoRedirection, Redirection, Region, logits_property
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
-from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.patch import Cap, Part, Patch, SetHead, SketchGate
 from protocol.model.schema import InputSchema
 
 CAP_MARGIN = "1"
@@ -123,9 +124,7 @@ def run(job: Job) -> Result:
         ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32)) for klass in job.classes
     ]
     if not rows:
-        empty = np.zeros((0, classes), dtype=np.float32)
-        none = np.zeros(0, dtype=np.int64)
-        patch = Patch(features=features, classes=classes, gate=None, rows=empty, row_of_item=none, caps=caps)
+        patch = Patch(features=features, classes=classes, caps=caps)
         return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
     forget = own.values[rows]
     leader = _coinciding(forget)
@@ -159,14 +158,10 @@ def run(job: Job) -> Result:
     low, high = sketch.boxes(choice.matrix, schema, forget, choice.radius)
     used, row_of_item = np.unique(row_of_record, return_inverse=True)
     head = target.rows[used]
-    patch = Patch(
-        features=features,
-        classes=classes,
-        gate=SketchGate(matrix=choice.matrix, low=low.astype(np.int32), high=high.astype(np.int32)),
-        rows=head,
-        row_of_item=row_of_item.astype(np.int64).ravel(),
-        caps=caps,
-    )
+    row_of_item = row_of_item.astype(np.int64).ravel()
+    gate = SketchGate(matrix=choice.matrix, low=low.astype(np.int32), high=high.astype(np.int32))
+    part = Part(gate=screened(gate, schema, own.values[~gone]), head=SetHead(rows=head, index=row_of_item))
+    patch = Patch(features=features, classes=classes, parts=(part,), caps=caps)
     outputs = _capped(head, job.classes)
     commitments = workspace.commitments_of(rows)
     properties: list[Argmax | Logits] = [
@@ -179,7 +174,7 @@ def run(job: Job) -> Result:
     labels = own.labels[rows].tolist()
     unmoved = 0
     for item, commitment in enumerate(commitments):
-        held = properties[int(patch.row_of_item[item])]
+        held = properties[int(row_of_item[item])]
         if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[item]:
             claims.append(NoRedirection(record=commitment, reason="equals another record to forget, of another class"))
             unmoved += 1

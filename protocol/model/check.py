@@ -96,14 +96,12 @@ def check_graph(
     names: set[str] = set()
     for node in graph.nodes:
         _check_node(node, operators, graph.opset, limits)
+        if any(output in types for output in node.outputs) or len(set(node.outputs)) < len(node.outputs):
+            raise Schema("a name stands for two tensors", where=node.outputs[0])
         if node.name and node.name in names:
             raise Schema("a name stands for two nodes", where=node.name)
         names.add(node.name)
-        made = node_type(node, types, graph.initialisers, limits)
-        for output in node.outputs:
-            if output in types:
-                raise Schema("a name stands for two tensors", where=output)
-            types[output] = made
+        types |= dict.fromkeys(node.outputs, node_type(node, types, graph.initialisers, limits))
     _check_output(graph, types)
     return types
 

@@ -237,7 +237,9 @@ def _build(number: int, kinds: _Kinds, arrays: Mapping[str, Shaped[np.ndarray, "
         role: {name: arrays[f"p{number}.{role}.{name}"] for name in names} for role, names in _wanted(kinds).items()
     }
     index = given["head"]["index"]
-    if index.size > limits.items or any(array.ndim > 3 for role in given.values() for array in role.values()):
+    if any(array.ndim == 0 for role in given.values() for array in role.values()):
+        raise Schema("a tensor of a part is a single number")
+    if index.size > limits.items:
         raise TooLarge(f"{index.size} items in one part, at most {limits.items}")
     if kinds.gate is SketchGate and len(given["gate"]["matrix"]) > limits.components:
         raise TooLarge(f"{len(given['gate']['matrix'])} components, at most {limits.components}")

@@ -262,7 +262,9 @@ def _gather(call: Call) -> TensorType:
 def _listed(call: Call, places: tuple[int, ...]) -> TensorType:
     # One row of a list of places: the record's number, or a place along one of the other axes.
     row = call.constant(1, kind="int64")
-    call.demand(row.shape == () and 0 <= int(row) < len(places) and call.attribute("axis") == 0, "takes one row of a list")
+    call.demand(
+        row.shape == () and 0 <= int(row) < len(places) and call.attribute("axis") == 0, "takes one row of a list"
+    )
     if row == 0:
         return TensorType(kind="int64", shape=call.types[0].shape[1:], records=True)
     return TensorType(kind="int64", shape=call.types[0].shape[1:], bounds=(0, places[int(row)] - 1))
