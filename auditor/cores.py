@@ -32,9 +32,8 @@ class Cores:
     @property
     def inside(self) -> Bool[np.ndarray, " record"]:
         """Which records are inside the columns' ranges; no gate acts on the others."""
-        found: Bool[np.ndarray, " record"] = ((self.centre >= self.schema.low) & (self.centre <= self.schema.high)).all(
-            axis=1
-        )
+        each = (self.centre >= self.schema.low) & (self.centre <= self.schema.high)
+        found: Bool[np.ndarray, " record"] = np.logical_and.reduce(each, axis=1)
         return found
 
     def only(self, chosen: Integer[np.ndarray, " some"]) -> "Cores":

@@ -179,6 +179,12 @@ OPERATORS: Mapping[str, Kernel] = {
 """What each operator of the profile computes; attributes are complete, as `operators.normalise` left them."""
 
 
+def apply(node: Node, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What a node makes of its inputs, by name."""
+    made = OPERATORS[node.op](inputs, node.attributes)
+    return dict(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+
+
 def needed_nodes(graph: Graph, outputs: Sequence[str]) -> tuple[Node, ...]:
     """The nodes, in order, on which `outputs` depend."""
     wanted = set(outputs)
@@ -268,10 +274,9 @@ class Program:
         for place, node in enumerate(nodes):
             inputs = [values[name] if name in values else self._constants[name] for name in node.inputs]
             try:
-                made = OPERATORS[node.op](inputs, node.attributes)
+                values |= apply(node, inputs)
             except (RuntimeError, IndexError, TypeError, ValueError) as error:
                 raise AuditorError(f"can't run {node.op}: {error}", where=node.name) from None
-            values.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
             # An activation is let go after its last use: a deep net over large images would not fit otherwise.
             for name in node.inputs:
                 if last[name] == place and name not in keep:

@@ -175,7 +175,7 @@ def screened(tail: Tail, here: str, flat: str, gate: SketchGate) -> tuple[str, s
     )
     hits = tail.hits(here, tail.boxed(here, row, low, high), inside)
     hit = tail.apply("Greater", here + "hit", hits, tail.half())
-    numbers = np.arange(words * _WORD, dtype=np.int64).reshape(words, _WORD)
+    numbers = np.minimum(np.arange(words * _WORD, dtype=np.int64), items).reshape(words, _WORD)
     no_item = tail.constant(here + "no_item", np.array(items, np.int64))
     number = tail.apply("Gather", here + "numbers", tail.constant(here + "item_numbers", numbers), word, axis=0)
     candidates = tail.apply("Where", here + "candidates", hit, number, no_item)
