@@ -1,6 +1,7 @@
 """Random small models, schemas and patches for the tests of both readings of the model format."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,25 @@ def _image_part(draw: st.DrawFn, builder: Builder) -> None:
 def grid_schema(shape: tuple[int, ...], *, scale: float, offset: float, low: int, high: int) -> InputSchema:
     """Every column alike."""
     return InputSchema.uniform(shape, scale=scale, offset=offset, low=low, high=high)
+
+
+def rebuilt(
+    patch: Patch,
+    *,
+    gate: Gate | None = None,
+    rows: np.ndarray | None = None,
+    index: np.ndarray | None = None,
+    caps: tuple[Cap, ...] | None = None,
+) -> Patch:
+    """A patch of one part whose head sets rows, with some of it changed."""
+    (part,) = patch.parts
+    assert isinstance(part.head, SetHead)
+    head = SetHead(rows=part.head.rows if rows is None else rows, index=part.head.index if index is None else index)
+    return replace(
+        patch,
+        parts=(Part(gate=part.gate if gate is None else gate, head=head),),
+        caps=patch.caps if caps is None else caps,
+    )
 
 
 @st.composite
