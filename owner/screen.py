@@ -87,12 +87,13 @@ def screen(gate: SketchGate, schema: InputSchema) -> Screen:
         shift = max(0, math.ceil(math.log2(_ceil_div(greatest - least + 1, CELLS))))
         width = 1 << shift
         slack = _ceil_div(weight, 2) + _ceil_div((schema.features + 8) * (3 * moved + 512 * width), 2**23) + 1
-        # A product of two float32 numbers is exact in float64, a quotient by a power of two too: rounded once.
-        weights[:, place] = (row * schema.scale.astype(np.float64) / width).astype(np.float32)
+        # A product of two float32 numbers is exact in float64, a quotient by a power of two too: rounded once. Zero
+        # times a negative scale is -0, and the sum with 0 makes it 0.
+        weights[:, place] = (row * schema.scale.astype(np.float64) / width + 0.0).astype(np.float32)
         middle = sum(
             (Fraction(int(row[j])) * Fraction(float(schema.offset[j])) for j in used if schema.offset[j]), Fraction(0)
         )
-        bias[place] = nearest((middle - least) / width + CELLS * place)
+        bias[place] = nearest((middle - least) / width + CELLS * place) + np.float32(0)
         first = np.clip((gate.low[:, component].astype(np.int64) - slack - least) // width, 0, CELLS - 1)
         last = np.clip((gate.high[:, component].astype(np.int64) + slack - least) // width, 0, CELLS - 1)
         cells = np.arange(CELLS)[:, None]

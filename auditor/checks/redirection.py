@@ -1,8 +1,9 @@
 """redirection: does the patched model give the claimed output on every record and its whole region?
 
-Proves, for a sketch gate: exactly, in integers, whether the claimed core lies in its item's box and
-meets no earlier box with another row (`bounds`); then the row has the property, by copying. Where the
-proof fails, an attained grid point outside the box is run through the composed model: if it violates
+Proves, for sketches that set a row: exactly, in integers, whether the claimed core lies in its item's box and
+meets no earlier box with another row; then the row has the property, by copying. Other gates and heads are proven
+by bounds on float32 programs (`parts_proof`). Where the proof
+fails, an attained grid point outside the box is run through the composed model: if it violates
 the claim, that is a counterexample. Replays (centre, corners, random points) find faults of the
 implementation; they prove nothing. Source: SPEC 13.4.6.
 """
@@ -12,12 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from auditor import bounds, rows
+from auditor import bounds, parts_proof, rows
+from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
 from protocol.claims import Argmax, Logits, Redirection
-from protocol.model.patch import Patch, SketchGate
+from protocol.model.patch import Patch
 from protocol.model.schema import InputSchema
 
 _RANDOM = 8
@@ -35,6 +37,7 @@ class _Tally:
     open: list[str] = field(default_factory=list)
     inert: int = 0
     centre_failed: int = 0
+    integers: bool = True
 
 
 def holds(
@@ -57,11 +60,6 @@ def holds(
 
 def _own_class(claim: Redirection, label: int) -> bool:
     return claim.target == "misclassify" and isinstance(claim.property, Argmax) and claim.property.klass == label
-
-
-def _row_property(patch: Patch, claim: Redirection, outputs: Float32[np.ndarray, "row class"]) -> bool:
-    row = outputs[int(patch.row_of_item[claim.item])]
-    return bool(holds((claim,), np.array([0]), row[None])[0])
 
 
 def check(evidence: Evidence) -> CheckResult:
@@ -114,10 +112,11 @@ def check(evidence: Evidence) -> CheckResult:
         )
     if not claims and not evidence.class_removals:
         return CheckResult(check="redirection", verdict="INCONCLUSIVE", summary="No redirection is claimed.")
+    means = "in exact integers" if tally.integers else "in exact integers or by bounds on float32 programs"
     return CheckResult(
         check="redirection",
         verdict="CONSISTENT",
-        summary="Every claim is proven for its whole region, in exact integers, and holds in replay.",
+        summary=f"Every claim is proven for its whole region, {means}, and holds in replay.",
         evidence=facts,
     )
 
@@ -160,32 +159,27 @@ def _check_records(
     evidence: Evidence,
     tally: _Tally,
 ) -> None:
-    gate: SketchGate | None = patch.gate
-    there = np.array([gate is not None and claim.item < len(patch.row_of_item) for claim in claims])
+    there = np.array([claim.item < patch.items for claim in claims])
     for claim, known in zip(claims, there, strict=True):
         if not known:
             tally.refuted.append(f"record {claim.record.hex()[:16]}: the patch has no item {claim.item}")
             tally.inert += 1
     claims = tuple(claim for claim, known in zip(claims, there, strict=True) if known)
     values, labels = values[there], labels[there]
-    if gate is None or not claims:
+    if not claims:
         return
     radius = np.array([claim.region.radius for claim in claims], dtype=np.int64)
-    item = np.array([claim.item for claim in claims], dtype=np.int64)
     names = [claim.record.hex()[:16] for claim in claims]
-    shape = np.array([claim.region.norm == "linf" and claim.gate == "sketch" for claim in claims])
+    shape = np.array([claim.region.norm == "linf" for claim in claims])
     if not shape.all():
-        tally.open.append(f"{int((~shape).sum())} claims use a gate or norm that this auditor cannot prove yet")
+        tally.open.append(f"{int((~shape).sum())} claims use a norm that this auditor cannot prove yet")
     # A radius beyond every column's range is the whole input box, and is proven or refuted as that.
     radius = np.minimum(radius, int((schema.high - schema.low).max()) + 1)
     spread = int(min(radius.max(initial=0), 1 << 20))
-    proof = bounds.prove_sketch_core(
-        gate, centre=values, radius=radius[:, None], item=item, column_low=schema.low, column_high=schema.high
-    )
-    conflicts = bounds.first_conflicts(patch, proof, item)
-    rounding = bounds.inexact_sums(gate, schema.low, schema.high)
-    outputs = rows.cap_rows(patch.rows, patch.caps)
-    right = np.array([_row_property(patch, claim, outputs) for claim in claims])
+    assert evidence.case.base is not None
+    cores = Cores(schema=schema, centre=values, steps=radius[:, None])
+    proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds)
+    tally.integers &= bool(proof.integers.all())
     radius_data = {int(r): bounds.data_radius(schema, np.full(schema.features, r)) for r in np.unique(radius)}
     honest_data = np.array(
         [
@@ -206,7 +200,7 @@ def _check_records(
     for _ in range(_RANDOM if spread else 0):
         probes.append(np.clip(values + random.integers(-box, box + 1, size=values.shape), schema.low, schema.high))
         which.append(np.arange(len(claims)))
-    for number, example in proof.counterexamples.items():
+    for number, example in proof.examples.items():
         if not linf[number]:
             continue
         probes.append(np.asarray(example.point, dtype=np.int64)[None])
@@ -236,16 +230,8 @@ def _check_records(
             continue
         elif own_class[number]:
             tally.open.append(f"record {name}: what is claimed as a misclassification is the record's own class")
-        elif not right[number]:
-            tally.open.append(f"record {name}: its item's row does not have the claimed property")
-        elif not proof.proven[number]:
-            tally.open.append(f"record {name}: its claimed region is not inside its item's box")
-        elif conflicts[number] >= 0:
-            tally.open.append(
-                f"record {name}: the earlier item {conflicts[number]} with another output may take its region"
-            )
-        elif rounding is not None:
-            tally.open.append(f"record {name}: {rounding}")
+        elif proof.reasons[number]:
+            tally.open.append(f"record {name}: {proof.reasons[number]}")
         elif not honest_data[number]:
             tally.open.append(f"record {name}: its radius in data units is larger than its steps give")
         else:

@@ -283,9 +283,9 @@ def _scatter(call: Call) -> TensorType:
     )
     call.demand(index.records and updates.shape == index.shape, "needs numbers of records, and as many updates")
     low, high = _bounds(data)
-    other_low, other_high = _bounds(updates)
-    # The least of what was there and all that comes.
-    return replace(data, bounds=(min(low, other_low), max(high, other_high)))
+    other_low, _ = _bounds(updates)
+    # The least of what was there and all that comes: never above what was there.
+    return replace(data, bounds=(min(low, other_low), high))
 
 
 def _split(call: Call) -> TensorType:
