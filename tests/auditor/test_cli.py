@@ -227,7 +227,7 @@ def test_our_own_bugs_say_so(monkeypatch, tmp_path):
     def broken(*_, **__):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(auditor.cli.keys, "generate", broken)
+    monkeypatch.setattr(auditor.cli.identity.keys, "generate", broken)
     arguments = ("keygen", "a", "--use", "log", "--out", tmp_path)
     one_line(run("prune-auditor", *arguments), 1, "this is a bug in prune-auditor (ZeroDivisionError: oh)")
     monkeypatch.setenv("PRUNE_AUDIT_DEBUG", "1")
@@ -236,11 +236,11 @@ def test_our_own_bugs_say_so(monkeypatch, tmp_path):
 
 
 def test_the_clock_is_only_read_where_no_time_is_given(monkeypatch):
-    monkeypatch.setattr(auditor.cli.time, "time", lambda: 5.7)
-    assert auditor.cli._clock(None) == 5
-    assert auditor.cli._clock(9) == 9
+    monkeypatch.setattr(auditor.cli.program.time, "time", lambda: 5.7)
+    assert auditor.cli.program.clock(None) == 5
+    assert auditor.cli.program.clock(9) == 9
     with pytest.raises(AuditorError):
-        auditor.cli._fresh(__import__("pathlib").Path(__file__), force=False)
+        auditor.cli.program.fresh(__import__("pathlib").Path(__file__), force=False)
 
 
 def test_a_progress_bar_on_a_terminal(monkeypatch, audited, tmp_path):
@@ -249,7 +249,7 @@ def test_a_progress_bar_on_a_terminal(monkeypatch, audited, tmp_path):
     from rich import progress
 
     seen = []
-    monkeypatch.setattr(auditor.cli.sys.stderr.__class__, "isatty", lambda _: True, raising=False)
+    monkeypatch.setattr(auditor.cli.program.sys.stderr.__class__, "isatty", lambda _: True, raising=False)
     monkeypatch.setattr(progress.Progress, "update", lambda _self, _task, **values: seen.append(values["completed"]))
     ran = audited(out=tmp_path / "r", reference=False)
     assert ran.code == 5
