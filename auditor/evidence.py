@@ -18,6 +18,7 @@ from auditor import compose
 from auditor.case import Case
 from auditor.execute import Program
 from auditor.profile import Profile
+from auditor.shadow_backend import Engine
 from auditor.transcript import Transcript
 from protocol.claims import ClassRemoval, NoRedirection, Redirection
 from protocol.errors import AuditorError, MalformedError, VerificationError
@@ -103,6 +104,7 @@ class Evidence:
     seed: int
     shadow_cache: Path | None
     progress: Progress
+    engine: Engine | None = None
     log_conflicts: tuple[tuple[str, str], ...] = ()
     log_notes: tuple[str, ...] = ()
 
@@ -137,7 +139,8 @@ class Evidence:
         return isinstance(self.composed, Graph)
 
     @cached_property
-    def _batch(self) -> int:
+    def batch(self) -> int:
+        """How many records the models are run on at a time; one number, so that bits can be compared."""
         gate = self.case.patch.gate if self.case.patch is not None else None
         return min(256, max(1, _MAX_HITS // gate.low.size)) if gate is not None else 256
 
@@ -148,8 +151,20 @@ class Evidence:
         assert self.case.schema is not None
         inputs = self.case.schema.dequantise(values)
         outputs = (self.case.base.output, self.composed.output)
-        before, after = self._program(inputs, outputs=outputs, batch=self._batch)
+        before, after = self._program(inputs, outputs=outputs, batch=self.batch)
         return before, after
+
+    def base_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
+        """The base's outputs on model inputs, from the composed program."""
+        assert self.case.base is not None
+        (logits,) = self._program(inputs, outputs=(self.case.base.output,), batch=self.batch)
+        return logits
+
+    def patched_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
+        """The patched model's outputs on model inputs, from the same program."""
+        assert isinstance(self.composed, Graph)
+        (logits,) = self._program(inputs, outputs=(self.composed.output,), batch=self.batch)
+        return logits
 
     @cached_property
     def redirections(self) -> tuple[Redirection, ...]:

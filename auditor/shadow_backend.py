@@ -33,6 +33,21 @@ Backend = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Where shadow models are trained, if not in this process.
+
+    Attributes:
+        backend: which engine.
+        workers: processes of loky, tasks at a time of ray; dask decides for itself.
+        address: of a running dask scheduler or ray cluster.
+    """
+
+    backend: Backend
+    workers: int = 2
+    address: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Task:
     """What a worker needs: plain data, of which each worker makes its own job."""

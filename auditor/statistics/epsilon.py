@@ -93,7 +93,5 @@ def epsilon_bound(
             misses = interval(int((sign * scores[forget] <= threshold).sum()), forgotten, confidence=each)[1]
             alarms = interval(int((sign * scores[others] > threshold).sum()), negatives, confidence=each)[1]
             found = max(found, _bound(misses, alarms, delta))
-    most = _bound(
-        interval(0, forgotten, confidence=each)[1], interval(0, negatives, confidence=each)[1], delta
-    )
+    most = _bound(interval(0, forgotten, confidence=each)[1], interval(0, negatives, confidence=each)[1], delta)
     return EpsilonBound(value=found, delta=delta, confidence=confidence, most=most)
