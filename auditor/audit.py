@@ -32,6 +32,7 @@ from auditor.checks import (
     redirection,
     utility,
 )
+from auditor.engine import Engine
 from auditor.evidence import Evidence, Reference, load_reference
 from auditor.files import new_folder, write_atomic
 from auditor.ledger import Ledger, sign
@@ -41,7 +42,6 @@ from auditor.profile import CHECKS, Profile
 from auditor.report.drawings import svg_files
 from auditor.report.html import render
 from auditor.report.summary import to_summary
-from auditor.shadow_backend import Engine
 from auditor.transcript import Transcript, replay
 from auditor.view import CheckResult, ReportView
 from protocol import manifest

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float32, Int
 
 from auditor import compose
 from auditor.case import Case
+from auditor.engine import Engine
 from auditor.execute import Program
 from auditor.profile import Profile
-from auditor.shadow_backend import Engine
 from auditor.transcript import Transcript
 from protocol.claims import ClassRemoval, NoRedirection, Redirection
 from protocol.errors import AuditorError, MalformedError, VerificationError

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from auditor.cli.program import (
+    BACKEND,
     FOLDER,
     FORCE,
     JSON,
@@ -18,11 +19,14 @@ from auditor.cli.program import (
     PATH,
     POLICY,
     REFERENCE,
+    SCHEDULER,
     SEED,
     SHADOWS,
     TRUST,
+    WORKERS,
     clock,
     done,
+    engine_of,
     progress_bar,
     read_policy,
     read_trust,
@@ -38,7 +42,8 @@ from protocol.messages.report import EXIT_CODES
 @click.option("--profile", required=True, help="A profile file, or redirection or indistinguishable.")
 @click.option("--endpoint", help="A live endpoint to query (not yet supported: the deployment check says so).")
 @click.option("--state", type=PATH, help="Remember logs' checkpoints here.")
-@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, SEED, KEY, LOG, OUT, NOW, FORCE, JSON)
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, KEY, LOG, OUT)
+@with_options(NOW, FORCE, JSON)
 def audit(
     bundle: Path,
     profile: str,
@@ -50,6 +55,9 @@ def audit(
     reference: Path | None,
     owner_log: Path | None,
     shadow_cache: Path | None,
+    backend: str | None,
+    workers: int,
+    scheduler: str | None,
     seed: int,
     key: Path,
     log: Path,
@@ -86,6 +94,7 @@ def audit(
         shadow_cache=shadow_cache if shadow_cache is not None else ledger.private / "shadows",
         now=clock(now),
         seed=seed,
+        engine=engine_of(backend, workers, scheduler),
         progress=progress_bar(),
     )
     outcome = command.examine(inputs)
@@ -120,16 +129,25 @@ def receipt(report: Path, log: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("report", type=FOLDER)
 @click.argument("bundle", type=FOLDER)
-@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, SEED, JSON)
+@click.option(
+    "--allow-command",
+    is_flag=True,
+    help="Run the command that the report's plan names for the owner's method. Read it first: it is a program.",
+)
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, JSON)
 def replay(
     report: Path,
     bundle: Path,
+    allow_command: bool,
     policy: Path,
     trust: Path,
     openings: Path | None,
     reference: Path | None,
     owner_log: Path | None,
     shadow_cache: Path | None,
+    backend: str | None,
+    workers: int,
+    scheduler: str | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -147,6 +165,8 @@ def replay(
         key=keys.generate("replay", use="statement"),
         seed=seed,
         shadow_cache=shadow_cache,
+        engine=engine_of(backend, workers, scheduler),
+        allow_command=allow_command,
         progress=progress_bar(),
     )
     if differences:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from auditor.engine import BACKENDS, Engine
 from protocol.encoding import parse_time
 from protocol.errors import AuditorError, Error, MalformedError, VerificationError
 
@@ -118,6 +119,15 @@ OWNER_LOG = click.option("--owner-log", type=FOLDER, help="The owner's log folde
 SHADOWS = click.option(
     "--shadows", "shadow_cache", type=PATH, help="Keep trained shadow models here.  [default: beside --log]"
 )
+BACKEND = click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="Train shadow models on this engine instead of here; the same models come out.",
+)
+WORKERS = click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes of loky, tasks of ray."
+)
+SCHEDULER = click.option("--scheduler", help="Address of the running dask scheduler or ray cluster.")
 
 
 def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -129,6 +139,21 @@ def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def engine_of(backend: str | None, workers: int, scheduler: str | None) -> Engine | None:
+    """Return where shadow models are to be trained; None is here.
+
+    Raises:
+        AuditorError: an address without an engine that has one, or the other way round.
+    """
+    if scheduler is not None and backend not in ("dask", "ray"):
+        raise AuditorError("--scheduler is the address of a dask scheduler or ray cluster; give --backend dask or ray")
+    if backend == "dask" and scheduler is None:
+        raise AuditorError("--backend dask needs --scheduler, the address of a running scheduler")
+    if backend is None:
+        return None
+    return Engine(backend=backend, workers=workers, address=scheduler)  # type: ignore[arg-type]
 
 
 def clock(now: int | None) -> int:
