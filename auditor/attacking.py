@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int, Int64
 from auditor import compose
 from auditor.attacks.catalogue import ENTRIES, make
 from auditor.attacks.difference import choose_decoys, decoy_patch
-from auditor.attacks.lira import LiraOnline
+from auditor.attacks.lira import FEWEST_MODELS, LiraOnline
 from auditor.attacks.observation import Observation, Scores, Unavailable
 from auditor.attacks.patch_read import Ground, Material, SketchMaterial
 from auditor.attacks.properties import Property
@@ -184,6 +184,8 @@ def attack_forgotten(
 def attack_again(field: Field) -> MembershipAssessment:
     """Re-run the owner's published method on shadow models (A4) and attack the patched model with what they show.
 
+    Records that fewer than two shadow models saw, or fewer than two did not see, are left out.
+
     Raises:
         AuditorError: the method failed, or shadow models could not be trained.
     """
@@ -218,16 +220,19 @@ def attack_again(field: Field) -> MembershipAssessment:
             folder=Path(temporary) if cache is None else cache / "rerun",
             progress=told,
         )
-    looked = values[audited]
+    # Halves are random, so with few shadow models a record may lack one world. Which ones do has nothing to do with how
+    # they score: they are left out, of both sets alike.
+    both = np.minimum(worlds.out.sum(axis=0), (~worlds.out).sum(axis=0)) >= FEWEST_MODELS
+    looked = values[audited][both]
     observed = Observation(
         logits=evidence.run(looked)[1],
-        labels=all_labels[audited],
-        shadow_logits=worlds.shadow_logits,
-        out=worlds.out,
+        labels=all_labels[audited][both],
+        shadow_logits=worlds.shadow_logits[:, both],
+        out=worlds.out[:, both],
         features=looked.astype(np.float32),
     )
     plan = field.suite.only("rerun", LiraOnline(variance=settings.variance))
-    mask = np.arange(len(looked)) < len(forgotten)
+    mask = (np.arange(len(both)) < len(forgotten))[both]
     return assess(observed, mask, plan, evidence.generator("membership-rerun"))
 
 

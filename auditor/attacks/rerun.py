@@ -37,7 +37,7 @@ from protocol.model import profile
 from protocol.model.graph import Graph, Limits
 from protocol.model.recipe import Recipe
 
-FEWEST_SHADOWS = 4
+FEWEST_SHADOWS = 8
 PLACEHOLDERS = ("{base}", "{train}", "{forget}", "{out}", "{seed}")
 REQUIRED = ("{train}", "{forget}", "{out}")
 _LAUNCHER = (
@@ -197,7 +197,7 @@ class Rerun:
 
     Attributes:
         command: the command line, with placeholders; quoting as in a shell.
-        shadows: shadow models, each of which the command is run on; at least 4.
+        shadows: shadow models, each of which the command is run on; at least 8.
         seconds: time limit of one run.
         never_seen: never-seen records that are audited beside the forgotten ones; 0 takes twice as many as there are
             forgotten ones and at least 150, but leaves a third of the reference for training.
