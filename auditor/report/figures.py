@@ -16,6 +16,7 @@ from auditor.view import Pictures, RecordOutput
 PANELS = 4  # of one kind, shown at once
 ROWS = 500  # of a table
 COLUMNS = 24
+NOTE = 1200  # characters above a table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +230,7 @@ def tables(pictures: Pictures) -> tuple[Table, ...]:
                 header=tuple(clean(cell, SHORT) for cell in (*header, *padding)[:width]),
                 rows=tuple(tuple(clean(cell, CELL) for cell in (*row, *padding)[:width]) for row in rows[:ROWS]),
                 left_out=max(len(rows) - ROWS, 0),
-                note=clean(pictures.notes.get(title, ""), CELL),
+                note=clean(pictures.notes.get(title, ""), NOTE),
             )
         )
     return tuple(result)
