@@ -6,7 +6,15 @@ from pathlib import Path
 import click
 
 from auditor.cli.program import FILE, JSON, done, read, with_options
+from auditor.section import Section
 from protocol.errors import AuditorError
+
+
+def _attacks(section: Section | None) -> list[str]:
+    if section is None:
+        return ["attacks: the profile's"]
+    lines = [f"attack {name}: {dict(settings)}" for name, settings in section.attacks.items()]
+    return lines + [f"property {name}: {dict(settings)}" for name, settings in section.properties.items()]
 
 
 @click.command()
@@ -25,9 +33,13 @@ def plan(template: bool, profile: str, seed: int, check: Path | None, as_json: b
         parsed = parse_plan(read(check), where=str(check))
         done(
             as_json,
-            [f"{check}: profile {parsed.profile}, {parsed.openings} openings, seed {parsed.seed}"],
+            [
+                f"{check}: profile {parsed.profile}, {parsed.openings} openings, seed {parsed.seed}",
+                *_attacks(parsed.membership),
+            ],
             profile=parsed.profile,
             openings=parsed.openings,
+            attacks=sorted(parsed.membership.attacks) if parsed.membership is not None else None,
         )
         return
     text = plan_template(load_profile(profile), seed=seed).decode()

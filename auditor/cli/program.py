@@ -174,7 +174,9 @@ def progress_bar() -> Callable[[str, float], None]:
     if not sys.stderr.isatty():
         return lambda _stage, _share: None
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from auditor.profile import CHECKS
 
     # On standard error, and standard output left alone: a result must not be drawn over.
     bar = Progress(
@@ -186,10 +188,24 @@ def progress_bar() -> Callable[[str, float], None]:
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    task = bar.add_task("starting", total=1.0)
+    main = bar.add_task("starting", total=1.0)
+    within: dict[str, TaskID] = {}
+
+    def show(stage: str, share: float) -> None:
+        # A stage that is no check is work inside one: a line of its own, with its own time left, while it lasts.
+        if stage in CHECKS or stage in ("loading", "done"):
+            for task in within.values():
+                bar.remove_task(task)
+            within.clear()
+            bar.update(main, description=stage, completed=share)
+            return
+        if stage not in within:
+            within[stage] = bar.add_task(f"  {stage}", total=1.0)
+        bar.update(within[stage], completed=share)
+
     bar.start()
     click.get_current_context().call_on_close(bar.stop)
-    return lambda stage, share: bar.update(task, description=stage, completed=share)
+    return show
 
 
 def fresh(out: Path, force: bool) -> None:
