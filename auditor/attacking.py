@@ -74,7 +74,7 @@ class Field:
         """Return the base and the patched model on some records of the owner's and some of the auditor's.
 
         Args:
-            values: records that no shadow model saw.
+            values: the owner's records.
             labels: their classes.
             own: which of the auditor's records follow them.
         """
@@ -82,7 +82,12 @@ class Field:
         assert schema is not None
         together = np.concatenate([values, self.values[own]]).astype(np.int64)
         before, after = self.evidence.run(together)
+        # A record of the owner's that equals one of the auditor's was in the shadow models which that one was in.
+        known = {row.tobytes(): k for k, row in enumerate(np.ascontiguousarray(self.values, dtype=np.int64))}
         unseen = np.ones((len(self.shadows.out), len(values)), dtype=bool)
+        for place, row in enumerate(np.ascontiguousarray(values, dtype=np.int64)):
+            if row.tobytes() in known:
+                unseen[:, place] = self.shadows.out[:, known[row.tobytes()]]
         base = Observation(
             logits=before,
             labels=np.concatenate([labels, self.labels[own]]),
@@ -173,11 +178,11 @@ def attack_forgotten(
         evidence.progress(f"attack {name}", 0.0)
         attack = make(name, suite.attacks[name])
         # Twice the same stream, so that base and patched model are asked the same questions.
-        ready[name] = attack(subjects, evidence.generator(f"membership-{name}"))
-        old[name] = attack(replace(subjects, patched=evidence.base_model), evidence.generator(f"membership-{name}"))
+        ready[name] = attack(subjects, evidence.planned(f"membership-{name}"))
+        old[name] = attack(replace(subjects, patched=evidence.base_model), evidence.planned(f"membership-{name}"))
     # Twice the same stream: base and patched model get the same shadows per record and the same control draws.
-    found = assess(patched, mask, suite.plan(ready), evidence.generator("membership"))
-    unpatched = assess(base, mask, suite.plan(old), evidence.generator("membership"))
+    found = assess(patched, mask, suite.plan(ready), evidence.planned("membership"))
+    unpatched = assess(base, mask, suite.plan(old), evidence.planned("membership"))
     return found, unpatched, base, patched
 
 
@@ -197,7 +202,7 @@ def attack_again(field: Field) -> MembershipAssessment:
     forgotten, labels = evidence.requested_records
     own = np.flatnonzero(field.spared)
     count = settings.count(len(forgotten), own.size)
-    chosen = np.sort(evidence.generator("membership-rerun-records").choice(own, count, replace=False))
+    chosen = np.sort(evidence.planned("membership-rerun-records").choice(own, count, replace=False))
     rest = np.setdiff1d(np.arange(len(field.values)), chosen)
     values = np.concatenate([forgotten, field.values[chosen], field.values[rest]]).astype(np.int64)
     all_labels = np.concatenate([labels, field.labels[chosen], field.labels[rest]])
@@ -233,7 +238,7 @@ def attack_again(field: Field) -> MembershipAssessment:
     )
     plan = field.suite.only("rerun", LiraOnline(variance=settings.variance))
     mask = (np.arange(len(both)) < len(forgotten))[both]
-    return assess(observed, mask, plan, evidence.generator("membership-rerun"))
+    return assess(observed, mask, plan, evidence.planned("membership-rerun"))
 
 
 def attack_retained(field: Field) -> RetainedAssessment | Unavailable:
@@ -246,7 +251,7 @@ def attack_retained(field: Field) -> RetainedAssessment | Unavailable:
     own = field.spared & ~twins_of(field.values, values)
     before, after = field.observe(values, labels, own)
     mask = np.arange(len(before.labels)) < len(values)
-    return assess_retained(before, after, mask, field.suite.plan(), evidence.generator("membership-retained"))
+    return assess_retained(before, after, mask, field.suite.plan(), evidence.planned("membership-retained"))
 
 
 def members_of(evidence: Evidence, klass: int) -> Grid:
@@ -285,8 +290,8 @@ def attack_class(field: Field, klass: int) -> tuple[MembershipAssessment, Member
     mask = np.arange(len(after.labels)) < len(members)
     plan = field.suite.plan(kinds=("outputs", "class"))
     label = f"membership-class-{klass}"
-    found = assess_class(after, mask, klass, plan, evidence.generator(label))
-    return found, assess_class(before, mask, klass, plan, evidence.generator(label))
+    found = assess_class(after, mask, klass, plan, evidence.planned(label))
+    return found, assess_class(before, mask, klass, plan, evidence.planned(label))
 
 
 def _material(evidence: Evidence) -> tuple[Material, Grid, Int64[np.ndarray, "item"], np.ndarray] | str:
@@ -325,7 +330,7 @@ def _decoyed(evidence: Evidence, subjects: Subjects) -> Mapping[str, object]:
     if sorted(items.tolist()) != list(range(len(patch.row_of_item))) or None in rows:
         return {}
     try:
-        decoys = choose_decoys(subjects.labels, subjects.forget, evidence.generator("membership-decoys"))
+        decoys = choose_decoys(subjects.labels, subjects.forget, evidence.planned("membership-decoys"))
         order = np.argsort(items)
         own = np.array(rows, dtype=np.int64)[order]
         moved = decoy_patch(patch, values[order].astype(np.int64), subjects.values[decoys[own]])
@@ -343,7 +348,7 @@ def measure(
     found: dict[str, Property | Unavailable] = {}
     for name, settings in suite.properties.items():
         evidence.progress(f"property {name}", 0.0)
-        generator = evidence.generator(f"membership-{name}")
+        generator = evidence.planned(f"membership-{name}")
         if name == "patch-strip":
             found[name] = make(name, settings)(base, patched)
         elif name == "patch-read":

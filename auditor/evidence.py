@@ -115,6 +115,10 @@ class Evidence:
             return np.random.default_rng(list(challenge_message.seed(value, check)))
         return np.random.default_rng([self.seed, *check.encode()])
 
+    def planned(self, label: str) -> np.random.Generator:
+        """Randomness of the attacks: from the plan's seed alone, so that one plan and data give one verdict."""
+        return np.random.default_rng([self.seed, *label.encode()])
+
     @cached_property
     def composed(self) -> Graph | str:
         """The graph that base and patch make, or why there is none."""

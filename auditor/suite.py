@@ -167,6 +167,8 @@ class Suite:
             elif ENTRIES[name].kind in kinds:
                 chosen[name] = make(name, settings)
         required = tuple(name for name in self.required if name in chosen)
+        if not required:
+            raise AuditorError("no attack on outputs or by queries is required; name at least one")
         return ChosenPlan(
             attacks=tuple(chosen),
             required=required,

@@ -32,6 +32,8 @@ Kind = Literal["outputs", "queries", "class", "rerun", "retained", "property"]
 Settings = Mapping[str, Any]
 _NO_GRAPH = Graph(opset=18, nodes=(), initialisers={}, input="x", output="y", input_shape=(1,), classes=2)
 """In the place of the model to export, while only settings are looked at."""
+LARGEST = 100_000
+"""Of a whole-numbered setting: a plan may be somebody else's, and replaying it should end."""
 LONGEST = 4000
 """Characters of a textual setting: a command line."""
 
@@ -141,7 +143,7 @@ def _fits(value: Any, kind: Any, default: Any) -> bool:
     if isinstance(value, bool):
         return False
     if isinstance(default, int):
-        return isinstance(value, int) and abs(value) < 1 << 53
+        return isinstance(value, int) and abs(value) <= LARGEST
     if isinstance(default, str):
         return isinstance(value, str) and len(value) <= LONGEST
     number = isinstance(value, (int, float)) and math.isfinite(value)

@@ -22,10 +22,8 @@ def check(evidence: Evidence) -> CheckResult:
         return CheckResult(
             check="disclosure", verdict="CONSISTENT", summary="The patch stores nothing about any single record."
         )
-    plan = evidence.transcript.plan
-    chosen = plan.membership.properties.get("patch-read") if plan is not None and plan.membership is not None else None
-    settings = defaults("patch-read") if chosen is None else chosen
-    found = attacking.read_patch(evidence, settings, evidence.generator("disclosure"))
+    # The defaults, whatever a plan says of the property of this name: a check that decides must not become weaker.
+    found = attacking.read_patch(evidence, defaults("patch-read"), evidence.generator("disclosure"))
     if isinstance(found, Unavailable):
         return CheckResult(
             check="disclosure", verdict="INCONCLUSIVE", summary=f"{found.reason[0].upper()}{found.reason[1:]}."

@@ -27,6 +27,7 @@ from protocol.messages.report import VerdictName
 _SHADOW_SHARE = 0.5
 """Least accuracy of the shadow models on records that they did not see, as a share of the base's on the same."""
 FORGOTTEN = "forgotten records"
+AGAIN = "the owner's method re-run"
 
 
 class Outcome:
@@ -119,7 +120,7 @@ def _attack(
         outcome.observed, outcome.mask = (observed[0], observed[1]), subjects.forget
         if "rerun" in suite.attacks:
             try:
-                found["the owner's method re-run"] = attacking.attack_again(field)
+                found[AGAIN] = attacking.attack_again(field)
             except AuditorError as error:
                 facts["rerun_failed"] = str(error)
                 parts += _missing(suite, "rerun", str(error))
@@ -137,7 +138,7 @@ def _attack(
     outcome.assessments = dict(decided.assessments)
     outcome.patched = outcome.assessments.get(FORGOTTEN)
     for name, one in outcome.assessments.items():
-        required = not name.startswith("the owner's") or "rerun" in suite.required
+        required = name != AGAIN or "rerun" in suite.required
         if required or one.verdict == "REFUTED":
             parts.append(_part(name, one))
     if decided.retained is not None:

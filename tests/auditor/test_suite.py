@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
 
-from auditor import audit, verify
+from auditor import audit, membership_pages, verify
 from auditor.attacks.catalogue import ATTACKS, ENTRIES, PROPERTIES, defaults, read_settings
+from auditor.checks import membership
 from auditor.engine import Engine
 from auditor.profile import load_profile, parse_plan, parse_profile, plan_template
 from auditor.suite import settle
@@ -123,6 +125,20 @@ def test_a_replay_of_all_attacks_gives_the_same_numbers_and_runs_no_command_unas
     assert fresh["figures"] == json.loads((out / "summary.json").read_bytes())["figures"]
 
 
+def test_two_auditors_with_one_plan_get_the_same_numbers(workshop, honest):
+    """The nonce is each auditor's own secret; nothing of the attacks follows from it."""
+    found = []
+    for value in (b"1" * 32, b"2" * 32):
+        evidence = workshop.evidence(honest, profile=parse_profile(PROFILE))
+        assert evidence.transcript.challenge_value not in (None, value)
+        other = replace(evidence, transcript=replace(evidence.transcript, challenge_value=value))
+        outcome = membership.Outcome()
+        result = membership.check(other, outcome)
+        found.append((result.verdict, result.summary, membership_pages.all_figures(outcome)))
+    assert found[0] == found[1]
+    assert found[0][2]["membership"]
+
+
 # --- what plans and profiles may say ----------------------------------------------------------------------
 
 
@@ -173,7 +189,7 @@ def plan(**membership):
         {"attacks": {"difference": {}}}, {"properties": {"loss": {}}}, {"attacks": {"gap": {"x": 1}}},
         {"attacks": {"gap": 3}}, {"attacks": {"rmia": {"gamma": 0.5}}}, {"attacks": {"rmia": {"gamma": True}}},
         {"attacks": {"lira-offline": {"variance": "guessed"}}}, {"attacks": {"near-duplicates": {"copies": 1.5}}},
-        {"attacks": {"near-duplicates": {"copies": 0}}}, {"attacks": {"rerun": {}}},
+        {"attacks": {"near-duplicates": {"copies": 0}}}, {"attacks": {"near-duplicates": {"copies": 100_001}}}, {"attacks": {"rerun": {}}},
         {"attacks": {"rerun": {"command": "forget"}}}, {"attacks": {"rerun": {"command": "x" * 5000}}},
         {"attacks": {"gap": {}}, "required": ["loss"]}, {"attacks": {"gap": {}}, "required": ["gap", "gap"]},
         {"required": "gap"}, {"properties": {"export-int8": {"precision": "float32"}}},
