@@ -13,6 +13,7 @@ from auditor.attacks.result import Comparison
 from auditor.checks.membership import FORGOTTEN, Outcome
 from auditor.comparisons import RetainedAssessment
 from auditor.membership import MembershipAssessment
+from auditor.statistics.areas import auc_interval
 from auditor.statistics.epsilon import MEANING
 from auditor.statistics.proportions import zero_hits_bound
 from auditor.statistics.roc import Withheld
@@ -72,6 +73,7 @@ def figures(assessment: MembershipAssessment) -> dict[str, dict[str, object]]:
     for one in assessment.comparisons:
         found[f"{one.attack}.{one.form}"] = {
             "auc": one.difference.auc,
+            "auc_interval": list(auc_interval(one.scores, assessment.forget)),
             "auc_two_sided": max(one.difference.auc, 1 - one.difference.auc),
             "control": one.difference.expected,
             "control_draws": [one.difference.draws_low, one.difference.draws_high],
@@ -135,11 +137,12 @@ def _comparisons(assessment: MembershipAssessment, base: MembershipAssessment | 
     lines: list[tuple[str, ...]] = []
     for one in assessment.comparisons:
         unpatched = other.get((one.attack, one.form))
+        low, high = auc_interval(one.scores, assessment.forget)
         lines.append(
             (
                 one.attack + (" (required)" if one.attack in assessment.plan.required else ""),
                 one.form,
-                f"{one.difference.auc:.3f}",
+                f"{one.difference.auc:.3f} [{low:.3f}, {high:.3f}]",
                 f"{one.difference.expected:.3f} [{one.difference.draws_low:.3f}, {one.difference.draws_high:.3f}]",
                 f"{one.difference.value:+.3f} [{one.equivalence.low:+.3f}, {one.equivalence.high:+.3f}]",
                 f"{one.equivalence.upper_bound:.3f}",
@@ -150,8 +153,8 @@ def _comparisons(assessment: MembershipAssessment, base: MembershipAssessment | 
         )
     lines += [(attack, "", *("",) * 6, f"not run: {reason}") for attack, reason in assessment.unavailable.items()]
     header = (
-        "attack", "form", "AUC patched", "AUC control (95 % of draws)", "difference (95 %)", "95 % bound",
-        "p beyond margin (Holm)", "smallest detectable", "AUC unpatched base",
+        "attack", "form", "AUC patched (95 %, DeLong)", "AUC control (95 % of draws)", "difference (95 %)",
+        "95 % bound", "p beyond margin (Holm)", "smallest detectable", "AUC unpatched base",
     )  # fmt: skip
     return header, tuple(lines)
 
