@@ -32,11 +32,14 @@ from auditor.checks import (
     redirection,
     utility,
 )
+from auditor.engine import Engine
 from auditor.evidence import Evidence, Reference, load_reference
 from auditor.files import new_folder, write_atomic
 from auditor.ledger import Ledger, sign
+from auditor.membership_pages import all_figures
 from auditor.pictures import pictures
 from auditor.profile import CHECKS, Profile
+from auditor.report.drawings import svg_files
 from auditor.report.html import render
 from auditor.report.summary import to_summary
 from auditor.transcript import Transcript, replay
@@ -98,6 +101,7 @@ class Inputs:
         now: seconds since 1970.
         seed: of what the challenge does not determine.
         progress: called with a stage and the share done.
+        engine: where shadow models are trained; None trains them in this process.
         own_proofs: proofs of what the auditor's log holds, by leaf hash; None reads them from `ledger`.
     """
 
@@ -115,6 +119,7 @@ class Inputs:
     now: int
     seed: int
     progress: Callable[[str, float], None]
+    engine: Engine | None = None
     own_proofs: Mapping[str, bytes] | None = None
 
 
@@ -196,6 +201,7 @@ def examine(inputs: Inputs) -> Outcome:
         seed=transcript.plan.seed if transcript.plan is not None else inputs.seed,
         shadow_cache=inputs.shadow_cache,
         progress=inputs.progress,
+        engine=inputs.engine,
         log_conflicts=seen.conflicts,
         log_notes=seen.notes,
     )
@@ -273,10 +279,7 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
         }
     if evidence.removed_classes:
         figures["removed_classes"] = list(evidence.removed_classes)
-    if attacked.patched is not None:
-        figures["membership"] = membership.figures(attacked.patched)
-    if attacked.base is not None:
-        figures["membership_base"] = membership.figures(attacked.base)
+    figures |= all_figures(attacked)
     return figures
 
 
@@ -294,6 +297,7 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
         "report.html": ("page", render(view).encode()),
         "summary.json": ("summary", json.dumps(to_summary(view), indent=2, sort_keys=True).encode() + b"\n"),
         "profile.yaml": ("profile", inputs.profile.raw),
+        **{path: ("picture", data) for path, data in svg_files(view).items()},
     }
     if outcome.transcript.plan is not None:
         files["plan.yaml"] = ("plan", outcome.transcript.plan.raw)

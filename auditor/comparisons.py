@@ -18,8 +18,8 @@ from scipy import stats
 from auditor.attacks import Attack, Scores, Unavailable
 from auditor.attacks.observation import Observation
 from auditor.attacks.plan import MembershipPlan
-from auditor.attacks.result import Form, MembershipAssessment, Verdict
-from auditor.membership import assess
+from auditor.attacks.result import Comparison, Form, MembershipAssessment, Verdict
+from auditor.membership import assess, decide, obstacles_of
 from auditor.statistics.areas import paired
 from auditor.statistics.multiplicity import holm
 from protocol.errors import AuditorError
@@ -128,6 +128,57 @@ def assess_class(
     rows = np.flatnonzero(observation.labels == klass)
     found = assess(_selected(observation, rows), members[rows], plan, generator)
     return replace(found, records=rows[found.records])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Together:
+    """Assessments of one model on several sets of records, decided as one family.
+
+    Attributes:
+        assessments: by name, p-values and verdicts adjusted over all of them.
+        retained: what became of retained records, likewise; None if that was not asked.
+    """
+
+    assessments: Mapping[str, MembershipAssessment]
+    retained: "RetainedAssessment | None"
+
+
+def across(assessments: Mapping[str, MembershipAssessment], retained: "RetainedAssessment | None" = None) -> Together:
+    """Adjust the accusations of several assessments by Holm over all of them, and decide each anew.
+
+    What CONSISTENT needs is not adjusted: all of it has to hold, and a wrong reassurance takes an error in each
+    required comparison that lies beyond the margin.
+
+    Args:
+        assessments: by name; refusals stay as they are.
+        retained: the changes of retained records, which belong to the same family.
+    """
+    members = [(name, one) for name, found in assessments.items() for one in found.comparisons]
+    changes = retained.changes if retained is not None else ()
+    raw = [one.equivalence.p_beyond for _, one in members] + [change.p_worse for change in changes]
+    adjusted = [float(p_value) for p_value in holm(np.array(raw))]
+    own: dict[str, list[Comparison]] = {name: [] for name in assessments}
+    for (name, one), p_value in zip(members, adjusted, strict=False):
+        own[name].append(replace(one, p_holm=p_value))
+    decided = {}
+    for name, found in assessments.items():
+        if found.exchangeability is None:
+            decided[name] = found
+            continue
+        verdict, reasons = decide(
+            [(one.attack, one.form, one.difference, one.equivalence, one.p_holm) for one in own[name]],
+            found.plan,
+            obstacles=obstacles_of(found.exchangeability, found.plan),
+            unavailable=found.unavailable,
+        )
+        decided[name] = replace(found, verdict=verdict, reasons=reasons, comparisons=tuple(own[name]))
+    if retained is None:
+        return Together(assessments=decided, retained=None)
+    anew = [replace(one, p_holm=value) for one, value in zip(changes, adjusted[len(members) :], strict=True)]
+    verdict, reasons = _decide(anew, retained.after.plan, retained.before, retained.after)
+    return Together(
+        assessments=decided, retained=replace(retained, verdict=verdict, reasons=reasons, changes=tuple(anew))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +316,8 @@ __all__ = [
     "Change",
     "RetainedAssessment",
     "ScoredPlan",
+    "Together",
+    "across",
     "assess_class",
     "assess_retained",
     "assess_scores",

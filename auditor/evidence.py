@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float32, Int
 
 from auditor import compose
 from auditor.case import Case
+from auditor.engine import Engine
 from auditor.execute import Program
-from auditor.memory import batch_limit
+from auditor.memory import MOST, batch_limit
 from auditor.profile import Profile
 from auditor.transcript import Transcript
 from protocol.claims import ClassRemoval, NoRedirection, Redirection
@@ -102,6 +103,7 @@ class Evidence:
     seed: int
     shadow_cache: Path | None
     progress: Progress
+    engine: Engine | None = None
     log_conflicts: tuple[tuple[str, str], ...] = ()
     log_notes: tuple[str, ...] = ()
 
@@ -111,6 +113,10 @@ class Evidence:
         if value is not None:
             return np.random.default_rng(list(challenge_message.seed(value, check)))
         return np.random.default_rng([self.seed, *check.encode()])
+
+    def planned(self, label: str) -> np.random.Generator:
+        """Randomness of the attacks: from the plan's seed alone, so that one plan and data give one verdict."""
+        return np.random.default_rng([self.seed, *label.encode()])
 
     @cached_property
     def composed(self) -> Graph | str:
@@ -136,9 +142,9 @@ class Evidence:
         return isinstance(self.composed, Graph)
 
     @cached_property
-    def _batch(self) -> int:
-        assert isinstance(self.composed, Graph)
-        return batch_limit(self.composed)
+    def batch(self) -> int:
+        """How many records the models are run on at a time; one number, so that bits can be compared."""
+        return batch_limit(self.composed) if isinstance(self.composed, Graph) else MOST
 
     def run(self, values: Grid) -> tuple[Logits, Logits]:
         """The base's and the patched model's outputs on grid values, from one run of one program."""
@@ -147,8 +153,20 @@ class Evidence:
         assert self.case.schema is not None
         inputs = self.case.schema.dequantise(values)
         outputs = (self.case.base.output, self.composed.output)
-        before, after = self._program(inputs, outputs=outputs, batch=self._batch)
+        before, after = self._program(inputs, outputs=outputs, batch=self.batch)
         return before, after
+
+    def base_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
+        """The base's outputs on model inputs, from the composed program."""
+        assert self.case.base is not None
+        (logits,) = self._program(inputs, outputs=(self.case.base.output,), batch=self.batch)
+        return logits
+
+    def patched_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
+        """The patched model's outputs on model inputs, from the same program."""
+        assert isinstance(self.composed, Graph)
+        (logits,) = self._program(inputs, outputs=(self.composed.output,), batch=self.batch)
+        return logits
 
     @cached_property
     def redirections(self) -> tuple[Redirection, ...]:

@@ -43,6 +43,7 @@ from auditor.attacks.result import (
     Verdict,
 )
 from auditor.statistics import control
+from auditor.statistics.epsilon import epsilon_bound
 from auditor.statistics.equivalence import Equivalence, equivalence, welch_freedom
 from auditor.statistics.exchangeability import Exchangeability, exchangeability
 from auditor.statistics.multiplicity import holm
@@ -59,6 +60,8 @@ __all__ = [
     "PooledComparison",
     "Verdict",
     "assess",
+    "decide",
+    "obstacles_of",
     "pool",
 ]
 
@@ -180,12 +183,13 @@ def assess(
                         )
                         for tail, sign in _TAILS
                     ),
+                    epsilon=epsilon_bound(values, marked, calibration, delta=plan.delta),
                 )
             )
     adjusted = holm(np.array([one.equivalence.p_beyond for one in comparisons]))
     comparisons = [replace(one, p_holm=float(p_value)) for one, p_value in zip(comparisons, adjusted, strict=True)]
-    obstacles = _not_exchangeable(tested, plan)
-    verdict, reasons = _decide(
+    obstacles = obstacles_of(tested, plan)
+    verdict, reasons = decide(
         [(one.attack, one.form, one.difference, one.equivalence, one.p_holm) for one in comparisons],
         plan,
         obstacles=obstacles,
@@ -264,10 +268,10 @@ def pool(assessments: Sequence[MembershipAssessment], *, shared_reference: bool 
     tests = [one.exchangeability for one in assessments if one.exchangeability is not None]
     worst = int(np.argmin([test.p_value for test in tests]))
     corrected = holm(np.array([test.p_value for test in tests]))[worst]
-    verdict, reasons = _decide(
+    verdict, reasons = decide(
         [(one.attack, one.form, one, one.equivalence, one.p_holm) for one in found],
         plan,
-        obstacles=_not_exchangeable(replace(tests[worst], p_value=float(corrected)), plan),
+        obstacles=obstacles_of(replace(tests[worst], p_value=float(corrected)), plan),
         unavailable=unavailable,
     )
     return PooledAssessment(verdict=verdict, reasons=reasons, comparisons=tuple(found), draws=tuple(assessments))
@@ -330,7 +334,8 @@ def _refusal(observation: Observation, forget: Bool[np.ndarray, "record"], twins
     return ""
 
 
-def _not_exchangeable(test: Exchangeability, plan: MembershipPlan) -> tuple[str, ...]:
+def obstacles_of(test: Exchangeability, plan: MembershipPlan) -> tuple[str, ...]:
+    """Return why nothing can be decided although scores were compared."""
     if test.p_value > plan.exchangeability_level:
         return ()
     found = (
@@ -341,8 +346,11 @@ def _not_exchangeable(test: Exchangeability, plan: MembershipPlan) -> tuple[str,
     return (found,)
 
 
-def _decide(
-    rows: Sequence[tuple[str, Form, control.Difference | PooledComparison, Equivalence, float]],
+Row = tuple[str, Form, control.Difference | PooledComparison, Equivalence, float]
+
+
+def decide(
+    rows: Sequence[Row],
     plan: MembershipPlan,
     *,
     obstacles: tuple[str, ...],

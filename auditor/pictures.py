@@ -1,10 +1,14 @@
 """What the report draws, taken from the evidence: outputs and commitments, never a record."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from auditor.checks import membership, persistence
+from auditor import membership_pages
+from auditor.checks import persistence
+from auditor.checks.membership import FORGOTTEN, Outcome
 from auditor.evidence import Evidence
-from auditor.view import Pictures, RecordOutput
+from auditor.view import Pictures, RecordOutput, RocCurve
 
 _SHOWN = 6
 
@@ -27,43 +31,29 @@ def _outputs(evidence: Evidence) -> tuple[RecordOutput, ...]:
     )
 
 
-def _membership_table(outcome: membership.Outcome) -> dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]]:
-    if outcome.patched is None or not outcome.patched.comparisons:
-        return {}
-    base = {} if outcome.base is None else {(c.attack, c.form): c for c in outcome.base.comparisons}
-    lines = []
-    for one in outcome.patched.comparisons:
-        other = base.get((one.attack, one.form))
-        lines.append(
-            (
-                one.attack,
-                one.form,
-                f"{one.difference.auc:.3f}",
-                f"{one.difference.expected:.3f}",
-                f"{one.difference.value:+.3f} [{one.equivalence.low:+.3f}, {one.equivalence.high:+.3f}]",
-                f"{one.equivalence.upper_bound:.3f}",
-                f"{other.difference.auc:.3f}" if other is not None else "",
-            )
-        )
-    header = ("attack", "form", "AUC patched", "AUC control", "difference (95 %)", "95 % bound", "AUC unpatched base")
-    return {"Membership inference": (header, tuple(lines))}
+def _all(outcome: Outcome, *, control: bool) -> tuple[RocCurve, ...]:
+    # The forgotten records' curves first; those of further assessments say what they are about.
+    found: list[RocCurve] = []
+    for name, one in outcome.assessments.items():
+        drawn = membership_pages.curves(one, like=one, control=control)
+        found += drawn if name == FORGOTTEN else [replace(curve, name=f"{curve.name}: {name}") for curve in drawn]
+    return tuple(found)
 
 
-def pictures(evidence: Evidence, outcome: membership.Outcome) -> Pictures:
+def pictures(evidence: Evidence, outcome: Outcome) -> Pictures:
     """Everything there is to draw."""
     patched, base = outcome.patched, outcome.base
-    scores = {}
-    if patched is not None:
-        for one in patched.comparisons:
-            if one.form == "signed" and one.attack in ("lira-offline", "rmia", "confidence"):
-                scores[one.attack] = (one.scores[patched.forget], one.scores[~patched.forget])
+    tables, notes = membership_pages.tables(outcome)
+    curves = membership_pages.curves
     return Pictures(
-        roc=membership.curves(patched, like=patched) if patched is not None else (),
-        control=membership.curves(patched, like=patched, control=True) if patched is not None else (),
-        base=membership.curves(base, like=patched) if base is not None and patched is not None else (),
-        scores=scores,
+        roc=_all(outcome, control=False),
+        control=_all(outcome, control=True),
+        base=curves(base, like=patched) if base is not None and patched is not None else (),
+        scores=membership_pages.strips(outcome),
         outputs=_outputs(evidence),
         persistence=persistence.sweep(evidence),
         radii=tuple(claim.region.radius for claim in evidence.redirections),
-        tables=_membership_table(outcome),
+        tables=tables,
+        notes=notes,
+        shift=membership_pages.shift(outcome),
     )

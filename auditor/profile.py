@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor.files import read_file
+from auditor.section import Section
 from auditor.strict_yaml import MAX_FILE, parse_mapping, refuse_unknown
 from protocol.digests import sha256_hex
 from protocol.errors import MalformedError, Schema, UnsupportedVersion
@@ -45,6 +46,8 @@ _LEVELS: dict[str, dict[str, tuple[type, ...]]] = {
         "required_attacks": (list,),
         "shadows": (int,),
         "controls": (int,),
+        "properties": (list,),
+        "property_limits": (dict,),
     },
     "persistence": {"distance": (int,), "share_at_least": (int, float)},
     "disclosure": {"error_at_least": (int, float)},
@@ -113,6 +116,17 @@ def _names(value: Any) -> bool:
     return all(isinstance(name, str) and 0 < len(name) <= 60 for name in value) and len(set(value)) == len(value)
 
 
+def _limits(value: Mapping[Any, Any]) -> bool:
+    for name, limit in value.items():
+        if not isinstance(name, str) or not isinstance(limit, dict) or len(limit) != 1:
+            return False
+        ((kind, bound),) = limit.items()
+        number = isinstance(bound, (int, float)) and not isinstance(bound, bool) and abs(bound) <= 1e9
+        if kind not in ("at_most", "at_least") or not number:
+            return False
+    return True
+
+
 def parse_profile(data: bytes, *, where: str = "profile") -> Profile:
     """Read a profile.
 
@@ -142,6 +156,8 @@ def parse_profile(data: bytes, *, where: str = "profile") -> Profile:
                 raise Schema(f"the level {check}.{level} is of the wrong type", where=where)
             if isinstance(setting, (int, float)) and not 0 <= setting <= 1e9:
                 raise Schema(f"the level {check}.{level} is out of range", where=where)
+            if isinstance(setting, dict) and not _limits(setting):
+                raise Schema("property_limits is not a mapping of properties to {at_most} or {at_least}", where=where)
             merged[check][level] = setting
     return Profile(
         name=name,
@@ -186,6 +202,7 @@ class Plan:
         openings: retained records that the owner must open.
         answer_within: seconds that the owner has for it.
         raw: the plan's exact bytes, whose digest is logged.
+        membership: attacks, their settings and levels beside the profile's; None if the plan says nothing of them.
     """
 
     profile: str
@@ -194,6 +211,7 @@ class Plan:
     openings: int
     answer_within: int
     raw: bytes
+    membership: Section | None = None
 
 
 def parse_plan(data: bytes, *, where: str = "plan.yaml") -> Plan:
@@ -203,7 +221,8 @@ def parse_plan(data: bytes, *, where: str = "plan.yaml") -> Plan:
         MalformedError: not one.
     """
     value = _mapping(data, PLAN_VERSION, where)
-    refuse_unknown(value, {"version", "profile", "profile_sha256", "seed", "openings", "answer_within_hours"}, where)
+    known = {"version", "profile", "profile_sha256", "seed", "openings", "answer_within_hours", "membership"}
+    refuse_unknown(value, known, where)
     profile, digest = value.get("profile"), value.get("profile_sha256")
     if not isinstance(profile, str) or len(profile) > 60:
         raise Schema("profile is not a name", where=where)
@@ -224,11 +243,20 @@ def parse_plan(data: bytes, *, where: str = "plan.yaml") -> Plan:
         openings=numbers["openings"],
         answer_within=numbers["answer_within_hours"] * 3600,
         raw=data,
+        membership=_section(value["membership"], where) if "membership" in value else None,
     )
+
+
+def _section(value: Any, where: str) -> Section:
+    from auditor.suite import parse_section  # every attack is loaded with it
+
+    return parse_section(value, where=f"{where}.membership")
 
 
 def plan_template(profile: Profile, *, seed: int) -> bytes:
     """A plan to start from: every field, with what it means."""
+    from auditor.suite import template
+
     return f"""# What this audit will do, fixed before it begins: `prune-auditor open-audit` logs this file's digest.
 version: {PLAN_VERSION}
 profile: {profile.name}
@@ -236,4 +264,4 @@ profile_sha256: "{profile.sha256}"  # the profile's file may not change afterwar
 seed: {seed}  # of every random choice that is not drawn from the challenge
 openings: 200  # retained records that the owner must open; zero moved of 200 bounds the moved share by 1.5 %
 answer_within_hours: 72  # no answer by then: INCONCLUSIVE, with the finding withheld-opening
-""".encode()
+{template(profile.levels["membership"])}""".encode()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import joblib
 import numpy as np
@@ -23,14 +23,12 @@ import torch
 from jaxtyping import Float32, Int64
 
 from auditor import shadows
+from auditor.engine import BACKENDS, Backend
 from auditor.shadow_cache import load_chunk, store_chunk
 from auditor.shadows import Progress, Shadows, train_shadows
 from protocol.errors import AuditorError
 from protocol.model.graph import Graph
 from protocol.model.recipe import Recipe
-
-Backend = Literal["loky", "dask", "ray"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

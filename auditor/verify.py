@@ -13,9 +13,10 @@ from typing import Any
 
 from auditor import receipts, trusted
 from auditor.case import read_proof, verify_logged
+from auditor.engine import Engine
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret
-from auditor.profile import parse_profile
+from auditor.profile import parse_plan, parse_profile
 from protocol import envelope as dsse
 from protocol import manifest, messages, receipt_file
 from protocol.digests import sha256_hex
@@ -122,6 +123,8 @@ def replay(
     seed: int,
     shadow_cache: Path | None,
     progress: Callable[[str, float], None],
+    engine: Engine | None = None,
+    allow_command: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
     """Run a report's audit again, as of its own time, and compare verdict, findings and each check's verdict.
 
@@ -137,6 +140,9 @@ def replay(
         seed: the seed, for a report without a plan.
         shadow_cache: where shadow models are kept.
         progress: called with a stage and the share done.
+        engine: where shadow models are trained; None trains them in this process.
+        allow_command: whether to run the command that the plan names for the owner's method. A report may be somebody
+            else's, and so is the command in its plan.
 
     Returns:
         Differences in words (empty if reproduced), and the summary that came out this time.
@@ -159,6 +165,11 @@ def replay(
             lacking |= {"plan.yaml", "transcript/opening.dsse.json"} - files.keys()
         if lacking:
             raise VerificationError("is missing in the report; it cannot be replayed", where=min(lacking))
+        if report.opening is not None and not allow_command:
+            section = parse_plan(files["plan.yaml"]).membership
+            if section is not None and "rerun" in section.attacks:
+                command = str(section.attacks["rerun"]["command"])
+                raise AuditorError(f"the plan runs a program, {command!r}; read it, then give --allow-command")
         if report.opening is not None and report.nonce is not None:
             ledger.keep(
                 Secret(
@@ -186,6 +197,7 @@ def replay(
                 shadow_cache=shadow_cache,
                 now=report.audited_at,
                 seed=seed,
+                engine=engine,
                 progress=progress,
                 own_proofs={
                     path.removeprefix("transcript/").removesuffix(".tlog-proof"): data

@@ -63,6 +63,16 @@ class RecordOutput:
     after: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shift:
+    """Logit-scaled confidence in each record's own label before and after the patch; finite."""
+
+    forgotten_before: Float[np.ndarray, "item"]
+    forgotten_after: Float[np.ndarray, "item"]
+    unseen_before: Float[np.ndarray, "record"]
+    unseen_after: Float[np.ndarray, "record"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersistencePoint:
     """Share of probes at `distance` grid steps that are still redirected, with its 95 % interval."""
@@ -86,6 +96,8 @@ class Pictures:
         persistence: redirected share against distance.
         radii: certified radius of each record, in steps.
         tables: title to (header, rows) of further tables.
+        notes: title to a sentence above that table.
+        shift: how outputs moved from base to patched model.
         unit: plural noun for what distances and radii are counted in: grid steps, or flips.
     """
 
@@ -97,6 +109,8 @@ class Pictures:
     persistence: tuple[PersistencePoint, ...] = ()
     radii: tuple[int, ...] = ()
     tables: Mapping[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    shift: Shift | None = None
     unit: str = "steps"
 
 

@@ -23,6 +23,7 @@ class MembershipPlan:
         level: error probability of accusation and of reassurance; see the module docstring.
         draws: pseudo-forget draws of the control, at least 1,000.
         rates: false-positive rates at which the true-positive rate is wanted.
+        delta: of the epsilon lower bound.
         exchangeability_level: level of the test that precedes everything.
         permutations: its number of permutations; pooling several draws needs more of them.
         duplicates: what to do when a reference record has a forgotten record's features: refuse, or drop it
@@ -49,6 +50,7 @@ class MembershipPlan:
     level: float = 0.05
     draws: int = 1_000
     rates: tuple[float, ...] = (0.01, 0.001)
+    delta: float = 1e-5
     exchangeability_level: float = 0.01
     permutations: int = 1_999
     duplicates: Literal["refuse", "drop"] = "refuse"
@@ -76,6 +78,8 @@ class MembershipPlan:
             raise AuditorError("too few permutations to reach the exchangeability level")
         if any(not 0.0 < rate < 1.0 for rate in self.rates):
             raise AuditorError("a false-positive rate outside 0..1")
+        if not 0.0 <= self.delta < 1.0:
+            raise AuditorError("delta lies in [0, 1)")
         for name in self.attacks:
             self.attack(name)
 

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from auditor.attacks.lira import Variance
 from auditor.execute import Program
 from auditor.shadows import train_shadows
 from protocol.digests import jcs_digest, sha256_hex
@@ -36,6 +37,7 @@ from protocol.model import profile
 from protocol.model.graph import Graph, Limits
 from protocol.model.recipe import Recipe
 
+FEWEST_SHADOWS = 8
 PLACEHOLDERS = ("{base}", "{train}", "{forget}", "{out}", "{seed}")
 REQUIRED = ("{train}", "{forget}", "{out}")
 _LAUNCHER = (
@@ -187,6 +189,51 @@ def read_model(data: bytes, like: Graph, size: int) -> Graph:
             f"not {like.input_shape} and {like.classes}"
         )
     return graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """What a plan says about the owner's method.
+
+    Attributes:
+        command: the command line, with placeholders; quoting as in a shell.
+        shadows: shadow models, each of which the command is run on; at least 8.
+        seconds: time limit of one run.
+        never_seen: never-seen records that are audited beside the forgotten ones; 0 takes twice as many as there are
+            forgotten ones and at least 150, but leaves a third of the reference for training.
+        variance: of the likelihood-ratio attack; see `lira.py`.
+    """
+
+    command: str = ""
+    shadows: int = 16
+    seconds: float = 600.0
+    never_seen: int = 0
+    variance: Variance = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse parameters outside their range.
+
+        Raises:
+            AuditorError: no command, one that cannot work, or too few shadow models.
+        """
+        if not self.command:
+            raise AuditorError("rerun needs the command of the owner's published method")
+        if self.shadows < FEWEST_SHADOWS or self.never_seen < 0:
+            raise AuditorError(f"rerun needs at least {FEWEST_SHADOWS} shadow models, and no negative count")
+        self.method()
+
+    def method(self) -> Method:
+        """Return the command.
+
+        Raises:
+            AuditorError: it cannot work.
+        """
+        return Method.parse(self.command, seconds=self.seconds)
+
+    def count(self, forgotten: int, reference: int) -> int:
+        """Return how many never-seen records to audit beside so many forgotten ones, of so many."""
+        wanted = self.never_seen or max(2 * forgotten, 150)
+        return min(wanted, reference * 2 // 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 
 from auditor.attacks.plan import MembershipPlan
 from auditor.statistics import control
+from auditor.statistics.epsilon import EpsilonBound
 from auditor.statistics.equivalence import Equivalence
 from auditor.statistics.exchangeability import Exchangeability
 from auditor.statistics.proportions import zero_hits_bound
@@ -58,6 +59,7 @@ class Comparison:
             comparison shows nothing.
         power: chance that a true difference of 0 would be shown to be below the margin.
         tails: both tails.
+        epsilon: lower bound; see `auditor/statistics/epsilon.py` for what it is not.
     """
 
     attack: str
@@ -71,6 +73,7 @@ class Comparison:
     refutable: float
     power: float
     tails: tuple[TailResult, ...]
+    epsilon: EpsilonBound
 
     def figures(self) -> dict[str, float]:
         """Return the comparison's numbers by name, prefixed with attack and form."""
@@ -87,6 +90,7 @@ class Comparison:
             f"{prefix}.detectable": self.detectable,
             f"{prefix}.refutable": self.refutable,
             f"{prefix}.power": self.power,
+            f"{prefix}.epsilon_at_least": self.epsilon.value,
         }
         for tail in self.tails:
             for point in tail.points:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy import special, stats
 
 from auditor.attacks.observation import Scores, Unavailable, View, log_probability
 from protocol.errors import AuditorError
@@ -77,7 +77,7 @@ def tune(view: View) -> float | None:
         The value in 0, 0.1, .., 1 with the best mean AUC, or None where no shadow model can play the target.
     """
     reference = view.reference
-    probability = np.exp(log_probability(view.shadow_phi[:, reference]))
+    probability = special.expit(view.shadow_phi[:, reference])
     out = view.out[:, reference]
     grid = np.linspace(0.0, 1.0, 11)
     total = np.zeros(grid.size)
@@ -127,8 +127,7 @@ class Rmia:
             return Unavailable(reason="a record without a shadow model that was trained without it")
         chosen = tune(view) if self.offline_a is None else self.offline_a
         offline_a = DEFAULT_OFFLINE_A if chosen is None else chosen
-        probability = np.exp(log_probability(view.shadow_phi))
-        mean_out = np.where(view.out, probability, 0.0).sum(axis=0) / count
+        mean_out = np.where(view.out, special.expit(view.shadow_phi), 0.0).sum(axis=0) / count
         ratios = log_ratio(log_probability(view.phi), mean_out, offline_a)
         values = population_share(ratios, view.reference, math.log(self.gamma))
         return Scores(

@@ -1,157 +1,233 @@
 """membership: can an attacker tell forgotten records from records never seen, in either direction?
 
-Trains shadow models on the auditor's own reference data, runs every attack of the profile in both
-tails beside a null control, and decides by an equivalence test (`auditor.membership`). The unpatched
-base's figures stand beside. A whole removed class has no never-seen records with the removed behaviour to
-compare with: its cap is the same for members and non-members, which is checked on reference records.
+Trains shadow models on the auditor's own reference data, runs every attack that profile and plan name in both
+tails beside a null control, and decides by an equivalence test (`auditor.membership`). The unpatched base's
+figures stand beside. Held-out members of a removed class are attacked among never-seen records of the same class,
+where the challenge opened enough of them; where it did not, this check is INCONCLUSIVE about the class. Properties
+of a kind of patch are shown and decide nothing, unless the profile sets a limit for one.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.attacks.observation import Observation
+from auditor import attacking
+from auditor.attacks.observation import Observation, Unavailable
+from auditor.attacks.properties import Property
+from auditor.comparisons import RetainedAssessment, across
 from auditor.evidence import Evidence
-from auditor.membership import MembershipAssessment, MembershipPlan, assess
-from auditor.shadows import train_shadows
-from auditor.view import CheckResult, Finding, RocCurve
+from auditor.membership import MembershipAssessment
+from auditor.statistics.epsilon import MEANING
+from auditor.suite import Suite, settle
+from auditor.view import CheckResult, Finding
 from protocol.errors import AuditorError
-from protocol.model.recipe import Recipe
+from protocol.messages.report import VerdictName
 
 _SHADOW_SHARE = 0.5
 """Least accuracy of the shadow models on records that they did not see, as a share of the base's on the same."""
+FORGOTTEN = "forgotten records"
+AGAIN = "the owner's method re-run"
 
 
 class Outcome:
-    """What the check keeps for the report's pictures and figures."""
+    """What the check keeps for the report's pictures, tables and figures.
+
+    Attributes:
+        suite: what was to be run.
+        patched: the assessment of the patched model on the forgotten records.
+        base: likewise of the base.
+        assessments: every assessment of the patched model, by whom it is about; decided together.
+        bases: the base's beside them, as far as there are any.
+        retained: what became of retained records, if that was asked, or why nobody knows.
+        properties: by name.
+        observed: the base's and the patched model's outputs on forgotten and never-seen records.
+        mask: which of them are forgotten.
+    """
 
     def __init__(self) -> None:
+        self.suite: Suite | None = None
         self.patched: MembershipAssessment | None = None
         self.base: MembershipAssessment | None = None
+        self.assessments: dict[str, MembershipAssessment] = {}
+        self.bases: dict[str, MembershipAssessment] = {}
+        self.retained: RetainedAssessment | Unavailable | None = None
+        self.properties: dict[str, Property | Unavailable] = {}
+        self.observed: tuple[Observation, Observation] | None = None
+        self.mask: np.ndarray = np.zeros(0, dtype=bool)
 
 
-def _plan(evidence: Evidence) -> MembershipPlan:
-    levels = evidence.profile.levels["membership"]
-    attacks = tuple(dict.fromkeys(str(name) for name in levels["attacks"]))
-    return MembershipPlan(
-        attacks=attacks,
-        required=tuple(dict.fromkeys(str(name) for name in levels["required_attacks"])),
-        margin=float(levels["margin"]),
-        draws=max(1_000, int(levels["controls"])),
-        duplicates="drop",
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """One thing that the check found out, and what it means for the verdict."""
+
+    verdict: VerdictName
+    reason: str
+    findings: tuple[Finding, ...] = ()
+
+
+def _inconclusive(summary: str) -> CheckResult:
+    return CheckResult(check="membership", verdict="INCONCLUSIVE", summary=summary)
 
 
 def check(evidence: Evidence, outcome: Outcome) -> CheckResult:
     """CONSISTENT if every required attack is surely within the margin of its control, REFUTED if one is beyond."""
     case = evidence.case
     if not evidence.runnable or case.base is None or case.schema is None:
-        return CheckResult(
-            check="membership", verdict="INCONCLUSIVE", summary=f"Nothing can be run: {evidence.composed}."
-        )
+        return _inconclusive(f"Nothing can be run: {evidence.composed}.")
     if evidence.reference is None:
-        reason = evidence.reference_missing or "No reference data was given."
-        return CheckResult(check="membership", verdict="INCONCLUSIVE", summary=reason)
-    forgotten, labels = evidence.requested_records
-    if not evidence.requested and evidence.lists_known and evidence.removed_classes:
-        return _class_only(evidence)
-    if not len(forgotten):
-        return CheckResult(check="membership", verdict="INCONCLUSIVE", summary="No forgotten record was opened.")
+        return _inconclusive(evidence.reference_missing or "No reference data was given.")
+    listed = bool(evidence.requested) or not evidence.lists_known or not evidence.removed_classes
+    if listed and not len(evidence.requested_records[0]):
+        return _inconclusive("No forgotten record was opened.")
+    section = evidence.transcript.plan.membership if evidence.transcript.plan is not None else None
     try:
-        plan = _plan(evidence)
+        suite = settle(evidence.profile.levels["membership"], section)
+        suite.plan()
     except AuditorError as error:
-        return CheckResult(
-            check="membership", verdict="INCONCLUSIVE", summary=f"The profile's plan cannot be run: {error}."
+        return _inconclusive(f"The profile's plan cannot be run: {error}.")
+    outcome.suite = suite
+    refusals = {klass: attacking.class_refusal(evidence, klass) for klass in evidence.removed_classes}
+    parts = [_still_given(evidence)] if evidence.removed_classes else []
+    parts += [_Part(verdict="INCONCLUSIVE", reason=_sentence(reason)) for reason in refusals.values() if reason]
+    facts: dict[str, object] = {"margin": suite.margin, "level": suite.level, "shadows": suite.shadows}
+    if evidence.removed_classes:
+        facts["records_given_a_removed_class"] = _given(evidence)
+    if listed or not all(refusals.values()):
+        try:
+            field = attacking.prepare(evidence, suite)
+        except AuditorError as error:
+            return _conclude([*parts, _Part(verdict="INCONCLUSIVE", reason=f"No shadow models: {error}.")], facts)
+        attacked = [klass for klass, reason in refusals.items() if not reason]
+        parts += _attack(field, outcome, attacked, facts, listed=listed)
+    return _conclude(parts, facts)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _attack(
+    field: attacking.Field, outcome: Outcome, classes: list[int], facts: dict[str, object], *, listed: bool
+) -> list[_Part]:
+    evidence, suite = field.evidence, field.suite
+    parts: list[_Part] = []
+    found: dict[str, MembershipAssessment] = {}
+    if listed:
+        subjects = attacking.subjects_of(field)
+        found[FORGOTTEN], outcome.base, *observed = attacking.attack_forgotten(field, subjects)
+        outcome.bases[FORGOTTEN] = outcome.base
+        outcome.observed, outcome.mask = (observed[0], observed[1]), subjects.forget
+        if "rerun" in suite.attacks:
+            try:
+                found[AGAIN] = attacking.attack_again(field)
+            except AuditorError as error:
+                facts["rerun_failed"] = str(error)
+                parts += _missing(suite, "rerun", str(error))
+    for klass in classes:
+        name = f"members of the removed class {klass}"
+        found[name], outcome.bases[name] = attacking.attack_class(field, klass)
+    retained: RetainedAssessment | None = None
+    if "retained" in suite.attacks:
+        outcome.retained = attacking.attack_retained(field)
+        if isinstance(outcome.retained, Unavailable):
+            parts += _missing(suite, "retained", outcome.retained.reason)
+        else:
+            retained = outcome.retained
+    decided = across(found, retained)
+    outcome.assessments = dict(decided.assessments)
+    outcome.patched = outcome.assessments.get(FORGOTTEN)
+    for name, one in outcome.assessments.items():
+        required = name != AGAIN or "rerun" in suite.required
+        if required or one.verdict == "REFUTED":
+            parts.append(_part(name, one))
+    if decided.retained is not None:
+        outcome.retained = decided.retained
+        reasons = decided.retained.reasons
+        if "retained" in suite.required or decided.retained.verdict == "REFUTED":
+            parts.append(_Part(verdict=decided.retained.verdict, reason=_sentence(reasons[0])))
+    if listed and outcome.patched is not None and outcome.base is not None:
+        outcome.properties = attacking.measure(field, subjects, outcome.patched, outcome.base)
+        parts += _limited(outcome.properties, suite)
+        gap = _gap(evidence, observed[0], subjects.forget)
+        if gap:
+            parts.append(_Part(verdict="INCONCLUSIVE", reason=gap))
+        _describe(outcome, facts)
+    for name, one in outcome.assessments.items():
+        if name != FORGOTTEN:
+            facts[name.replace(" ", "_").replace("'", "")] = {"verdict": one.verdict, "reasons": list(one.reasons)}
+    return parts
+
+
+def _missing(suite: Suite, name: str, reason: str) -> list[_Part]:
+    if name not in suite.required:
+        return []
+    return [_Part(verdict="INCONCLUSIVE", reason=f"The attack {name} could not be run: {reason}.")]
+
+
+def _part(name: str, found: MembershipAssessment) -> _Part:
+    worst = max(found.comparisons, key=lambda c: abs(c.difference.value), default=None)
+    if found.verdict == "REFUTED" and worst is not None:
+        # The attack that accuses, which the decision rule put first; the largest difference is in the evidence.
+        accused = [one for one in found.comparisons if one.p_holm <= found.plan.level]
+        worst = max(accused, key=lambda c: abs(c.difference.value))
+        whom = "the forgotten records" if name == FORGOTTEN else name
+        message = (
+            f"{whom} stand out: {worst.attack} ({worst.form}) has AUC {worst.difference.auc:.2f}, "
+            f"its control {worst.difference.expected:.2f}"
         )
-    reference = evidence.reference
-    # A reference record equal to a forgotten one is no record that was never seen: no negative, and no shadow's data.
-    twins = _twins(reference.values, forgotten)
-    own_values, own_labels = reference.values[~twins], reference.labels[~twins]
-    keep = evidence.spared["reference"][~twins]
-    values = np.concatenate([forgotten, own_values[keep]])
-    all_labels = np.concatenate([labels, own_labels[keep]])
-    mask = np.arange(len(values)) < len(forgotten)
-    count = int(evidence.profile.levels["membership"]["shadows"])
-    try:
-        shadows = train_shadows(
-            case.base,
-            case.schema.dequantise(own_values),
-            own_labels,
-            recipe=case.recipe or Recipe(),
-            seed=evidence.seed,
-            count=count,
-            cache=evidence.shadow_cache,
-            progress=lambda done, total: evidence.progress("shadow models", done / total),
+        finding = Finding(threat="over-forgetting", check="membership", message=message)
+        return _Part(verdict="REFUTED", reason=_sentence(message), findings=(finding,))
+    reason = found.reasons[0] if found.reasons else "no required attack separates them by as much as the margin"
+    prefix = "" if name == FORGOTTEN else f"{name}: "
+    return _Part(verdict=found.verdict, reason=_sentence(prefix + reason))
+
+
+def _limited(properties: Mapping[str, Property | Unavailable], suite: Suite) -> list[_Part]:
+    # A property counts only where the profile sets a limit for it.
+    parts = []
+    for name, limit in suite.limits.items():
+        found = properties[name]
+        if isinstance(found, Unavailable):
+            parts.append(_Part(verdict="INCONCLUSIVE", reason=f"The property {name} is not known: {found.reason}."))
+            continue
+        ((kind, bound),) = limit.items()
+        beyond = found.low > bound if kind == "at_most" else found.high < bound
+        within = found.high <= bound if kind == "at_most" else found.low >= bound
+        words = (
+            f"The property {name} is {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {kind.replace('_', ' ')}"
         )
-    except AuditorError as error:
-        return CheckResult(check="membership", verdict="INCONCLUSIVE", summary=f"No shadow models: {error}.")
-    shadow_logits = shadows.logits(case.schema.dequantise(values))
-    out = np.concatenate([np.ones((count, len(forgotten)), dtype=bool), shadows.out[:, keep]], axis=1)
-    before, after = evidence.run(values)
-    patched = Observation(
-        logits=after, labels=all_labels, shadow_logits=shadow_logits, out=out, features=values.astype(np.float32)
+        verdict: VerdictName = "REFUTED" if beyond else "CONSISTENT" if within else "INCONCLUSIVE"
+        parts.append(_Part(verdict=verdict, reason=f"{words} {bound:g} was demanded."))
+    return parts
+
+
+def _conclude(parts: list[_Part], facts: dict[str, object]) -> CheckResult:
+    verdicts = {part.verdict for part in parts}
+    verdict: VerdictName = (
+        "REFUTED" if "REFUTED" in verdicts else "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "CONSISTENT"
     )
-    # Twice the same stream: base and patched model get the same shadows per record and the same control draws.
-    outcome.patched = assess(patched, mask, plan, evidence.generator("membership"))
-    outcome.base = assess(replace(patched, logits=before), mask, plan, evidence.generator("membership"))
-    found = _result(outcome.patched, outcome.base, plan, count)
-    seen = slice(len(forgotten), None)
-    gap = _gap(evidence, before[seen], shadow_logits[:, seen], out[:, seen], all_labels[seen])
-    if gap and found.verdict == "CONSISTENT":
-        return replace(found, verdict="INCONCLUSIVE", summary=gap)
-    return found
-
-
-def _gap(
-    evidence: Evidence, base: np.ndarray, shadow_logits: np.ndarray, unseen: np.ndarray, labels: np.ndarray
-) -> str:
-    # What would make CONSISTENT worth nothing, though each attack was within the margin; empty if nothing does.
-    if evidence.requested_missing:
-        return (
-            f"{evidence.requested_missing} requested records were not opened or do not fit the model: "
-            "nobody attacked them."
-        )
-    # The owner's recipe trains the shadows. One that trains nothing would blind every attack that calibrates by them.
-    right = (shadow_logits.argmax(axis=2) == labels) & unseen
-    theirs, its = float(right.sum() / max(1, unseen.sum())), float((base.argmax(axis=1) == labels).mean())
-    if theirs < _SHADOW_SHARE * its:
-        return (
-            f"The shadow models are right on {theirs:.0%} of the records that they did not see, the base on {its:.0%}: "
-            "trained by the committed recipe they do not resemble it, and attacks that lean on them see little."
-        )
-    return ""
-
-
-def _twins(values: np.ndarray, forgotten: np.ndarray) -> np.ndarray:
-    seen = {row.tobytes() for row in np.ascontiguousarray(forgotten, dtype=np.int64)}
-    return np.array([row.tobytes() in seen for row in np.ascontiguousarray(values, dtype=np.int64)], dtype=bool)
-
-
-def _class_only(evidence: Evidence) -> CheckResult:
-    worst = 0
-    for _, _, _, after in evidence.others.values():
-        worst += int(np.isin(after.argmax(axis=1), evidence.removed_classes).sum())
+    deciding = [part.reason for part in parts if part.verdict == verdict]
     return CheckResult(
         check="membership",
-        verdict="CONSISTENT" if worst == 0 else "REFUTED",
-        summary="The cap is one function of the output for every input: members and non-members of a class fare alike."
-        if worst == 0
-        else f"{worst} records are still given a removed class.",
-        evidence={"records_given_a_removed_class": worst},
+        verdict=verdict,
+        summary=" ".join(dict.fromkeys(deciding)),
+        evidence=facts,
+        findings=tuple(finding for part in parts for finding in part.findings),
     )
 
 
-def _result(patched: MembershipAssessment, base: MembershipAssessment, plan: MembershipPlan, count: int) -> CheckResult:
-    facts: dict[str, object] = {
-        "margin": plan.margin,
-        "shadows": count,
-        "reasons": list(patched.reasons),
+def _describe(outcome: Outcome, facts: dict[str, object]) -> None:
+    found, base = outcome.patched, outcome.base
+    assert found is not None
+    assert base is not None
+    facts |= {
+        "reasons": list(found.reasons),
         "base_verdict": base.verdict,
-        "same_output_as_another_record": patched.repeated,
+        "same_output_as_another_record": found.repeated,
+        "not_run": dict(found.unavailable),
     }
-    findings: tuple[Finding, ...] = ()
-    summary = patched.reasons[0] if patched.reasons else "No required attack separates them by as much as the margin."
-    worst = max(patched.comparisons, key=lambda c: abs(c.difference.value), default=None)
+    worst = max(found.comparisons, key=lambda c: abs(c.difference.value), default=None)
     if worst is not None:
         facts["strongest"] = {
             "attack": worst.attack,
@@ -160,60 +236,48 @@ def _result(patched: MembershipAssessment, base: MembershipAssessment, plan: Mem
             "control": worst.difference.expected,
             "smallest_detectable_difference": worst.detectable,
         }
-    if patched.verdict == "REFUTED" and worst is not None:
-        message = (
-            f"the forgotten records stand out: {worst.attack} ({worst.form}) has AUC {worst.difference.auc:.2f}, "
-            f"its control {worst.difference.expected:.2f}"
-        )
-        summary = message[0].upper() + message[1:] + "."
-        findings = (Finding(threat="over-forgetting", check="membership", message=message),)
-    return CheckResult(check="membership", verdict=patched.verdict, summary=summary, evidence=facts, findings=findings)
-
-
-def curves(
-    assessment: MembershipAssessment, *, like: MembershipAssessment, control: bool = False
-) -> tuple[RocCurve, ...]:
-    """ROC curves of an assessment's comparisons, or of their null control; required attacks first.
-
-    Args:
-        assessment: whose curves.
-        like: the assessment whose AUC chooses the tail of each (that with more area), so that curves of
-            several models can be laid over each other.
-        control: the null control's curves instead.
-    """
-    required = assessment.plan.required
-    chosen = {(one.attack, one.form): one.difference.auc >= 0.5 for one in like.comparisons}
-    found = []
-    for comparison in sorted(
-        assessment.comparisons, key=lambda one: (one.attack not in required, one.form != "signed")
-    ):
-        tail = comparison.tails[0 if chosen.get((comparison.attack, comparison.form), True) else -1]
-        roc = tail.roc
-        found.append(
-            RocCurve(
-                name=f"{comparison.attack} ({comparison.form}, {tail.tail} tail)",
-                false_positive=roc.false_positive_rate,
-                true_positive=roc.control if control else roc.true_positive_rate,
-                low=roc.control_low if control else roc.low,
-                high=roc.control_high if control else roc.high,
-            )
-        )
-    return tuple(found)
-
-
-def figures(assessment: MembershipAssessment) -> dict[str, dict[str, object]]:
-    """For each attack and form: AUC, control, difference and its interval."""
-    found: dict[str, dict[str, object]] = {}
-    for one in assessment.comparisons:
-        found[f"{one.attack}.{one.form}"] = {
-            "auc": one.difference.auc,
-            "auc_two_sided": max(one.difference.auc, 1 - one.difference.auc),
-            "control": one.difference.expected,
-            "difference": one.difference.value,
-            "interval": [one.equivalence.low, one.equivalence.high],
-            "bound": one.equivalence.upper_bound,
+        facts["epsilon"] = {
+            "at_least": max(one.epsilon.value for one in found.comparisons),
+            "most_that_so_many_records_could_show": worst.epsilon.most,
+            "delta": worst.epsilon.delta,
+            "meaning": MEANING,
         }
-    return found
+    if found.exchangeability is not None:
+        facts["exchangeability_p"] = found.exchangeability.p_value
 
 
-__all__ = ["Outcome", "check", "curves", "figures"]
+def _gap(evidence: Evidence, base: Observation, forgotten: np.ndarray) -> str:
+    # What would make CONSISTENT worth nothing, though each attack was within the margin; empty if nothing does.
+    if evidence.requested_missing:
+        return (
+            f"{evidence.requested_missing} requested records were not opened or do not fit the model: "
+            "nobody attacked them."
+        )
+    # The owner's recipe trains the shadows. One that trains nothing would blind every attack that calibrates by them.
+    seen, unseen = ~forgotten, base.out[:, ~forgotten]
+    labels = base.labels[seen]
+    right = (base.shadow_logits[:, seen].argmax(axis=2) == labels) & unseen
+    theirs, its = float(right.sum() / max(1, unseen.sum())), float((base.logits[seen].argmax(axis=1) == labels).mean())
+    if theirs < _SHADOW_SHARE * its:
+        return (
+            f"The shadow models are right on {theirs:.0%} of the records that they did not see, the base on {its:.0%}: "
+            "trained by the committed recipe they do not resemble it, and attacks that lean on them see little."
+        )
+    return ""
+
+
+def _given(evidence: Evidence) -> int:
+    return sum(
+        int(np.isin(after.argmax(axis=1), evidence.removed_classes).sum())
+        for _, _, _, after in evidence.others.values()
+    )
+
+
+def _still_given(evidence: Evidence) -> _Part:
+    worst = _given(evidence)
+    if worst:
+        return _Part(verdict="REFUTED", reason=f"{worst} records are still given a removed class.")
+    return _Part(verdict="CONSISTENT", reason="No record at hand is given a removed class.")
+
+
+__all__ = ["FORGOTTEN", "Outcome", "check"]

@@ -9,23 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from auditor.report import bars, curves
+from auditor.report import bars, curves, shift
 from auditor.report.text import CELL, SHORT, clean, is_number, percent, shown
 from auditor.view import Pictures, RecordOutput
 
 PANELS = 4  # of one kind, shown at once
 ROWS = 500  # of a table
 COLUMNS = 24
+NOTE = 1200  # characters above a table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of text, cut to a size that a page can hold; `left_out` rows are not shown."""
+    """Rows of text, cut to a size that a page can hold; `left_out` rows are not shown, the note stands above."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left_out: int = 0
+    note: str = ""
 
     @property
     def flush_right(self) -> tuple[bool, ...]:
@@ -152,6 +154,19 @@ def _outputs(pictures: Pictures, unit: str) -> Group | None:
     )
 
 
+def _shift(pictures: Pictures) -> Group | None:
+    if pictures.shift is None:
+        return None
+    return Group(
+        ident="shift",
+        title="How outputs moved",
+        caption="Confidence in each record’s own label (log-odds) under the base model, and under the patched model. "
+        "On the diagonal nothing moved. Where a patch hides what the base remembered, the forget set’s records lie "
+        "among the never-seen ones when read from the side; where it makes them wrong, they lie below them all.",
+        panels=(Panel(title="", svg=shift.shift("shift-0", pictures.shift)),),
+    )
+
+
 def _persistence(pictures: Pictures, unit: str) -> Group | None:
     points = pictures.persistence
     if not points:
@@ -195,6 +210,7 @@ def groups(pictures: Pictures) -> tuple[Group, ...]:
     found = (
         _roc(pictures),
         _scores(pictures),
+        _shift(pictures),
         _outputs(pictures, unit),
         _persistence(pictures, unit),
         _radii(pictures, unit),
@@ -214,6 +230,7 @@ def tables(pictures: Pictures) -> tuple[Table, ...]:
                 header=tuple(clean(cell, SHORT) for cell in (*header, *padding)[:width]),
                 rows=tuple(tuple(clean(cell, CELL) for cell in (*row, *padding)[:width]) for row in rows[:ROWS]),
                 left_out=max(len(rows) - ROWS, 0),
+                note=clean(pictures.notes.get(title, ""), NOTE),
             )
         )
     return tuple(result)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import optimize, stats
 
-from auditor.statistics.auc import share_below
+from auditor.statistics.auc import delong, share_below
 from protocol.errors import AuditorError
 
 _NEAR = 1e-9
@@ -48,6 +48,26 @@ def area_interval(value: float, positives: int, negatives: int, *, confidence: f
     low = 0.0 if value <= _NEAR else float(optimize.brentq(excess, 0.0, inner))
     high = 1.0 if value >= 1.0 - _NEAR else float(optimize.brentq(excess, inner, 1.0))
     return low, high
+
+
+def auc_interval(
+    scores: Float[np.ndarray, "record"], positive: Bool[np.ndarray, "record"], *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the ends of an AUC's interval by DeLong's variance; where that is 0, those of `area_interval`.
+
+    Args:
+        scores: finite; higher means more like a positive.
+        positive: which records are positives; at least two of each side.
+        confidence: coverage in (0, 1), approximately.
+
+    Raises:
+        AuditorError: fewer than two records on a side.
+    """
+    found = delong(scores, positive)
+    if not found.standard_error > 0.0:
+        return area_interval(found.value, int(positive.sum()), int((~positive).sum()), confidence=confidence)
+    reach = float(stats.norm.ppf(0.5 + confidence / 2.0)) * found.standard_error
+    return max(0.0, found.value - reach), min(1.0, found.value + reach)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,7 +179,11 @@ def test_plan_and_threats(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(ran.out)
     ran = run("prune-auditor", "plan", "--check", path, "--json")
-    assert (ran.code, ran.json) == (0, {"openings": 200, "profile": "redirection"})
+    assert (ran.code, ran.json["openings"], ran.json["profile"]) == (0, 200, "redirection")
+    assert "attack rmia: {'gamma': 1.0, 'offline_a': None}" in ran.out
+    assert "rmia" in ran.json["attacks"]
+    path.write_text(path.read_text().split("membership:")[0])
+    assert run("prune-auditor", "plan", "--check", path, "--json").json["attacks"] is None
     one_line(run("prune-auditor", "plan"), 2, "--template")
     path.write_text("seed: 1\n")
     one_line(run("prune-auditor", "plan", "--check", path), 4, "plan.yaml")
@@ -223,11 +227,38 @@ def test_request_open_audit_and_challenge(world_copy, tmp_path):
     )  # fmt: skip
 
 
+def test_where_shadow_models_are_trained(audited, tmp_path):
+    out = tmp_path / "r"
+    one_line(audited("--backend", "dask", out=out), 2, "--backend dask needs --scheduler")
+    one_line(audited("--scheduler", "tcp://127.0.0.1:1", out=out), 2, "give --backend dask or ray")
+    one_line(audited("--backend", "spark", out=out), 2, "'spark' is not one of")
+    one_line(audited("--workers", "0", out=out), 2, "--workers")
+
+
+@pytest.mark.slow  # two whole audits; the same on shadow models alone is in test_shadow_backend
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_dask_cluster_of_two_processes_gives_the_audit_of_one(workshop, audited, tmp_path):
+    distributed = pytest.importorskip("dask.distributed", reason="dask and distributed are not installed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        spread = audited(
+            "--shadows", tmp_path / "s", "--backend", "dask", "--scheduler", cluster.scheduler_address,
+            out=tmp_path / "spread",
+        )  # fmt: skip
+    assert list((tmp_path / "s").rglob("*.npz"))  # trained there, not taken from an earlier run
+    local = audited("--shadows", tmp_path / "t", out=tmp_path / "local")
+    assert spread.code == local.code == 0, spread.err
+    summaries = [json.loads((tmp_path / name / "summary.json").read_bytes()) for name in ("spread", "local")]
+    assert summaries[0] == summaries[1]
+    assert summaries[0]["figures"]["membership"]
+
+
 def test_our_own_bugs_say_so(monkeypatch, tmp_path):
     def broken(*_, **__):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(auditor.cli.keys, "generate", broken)
+    monkeypatch.setattr(auditor.cli.identity.keys, "generate", broken)
     arguments = ("keygen", "a", "--use", "log", "--out", tmp_path)
     one_line(run("prune-auditor", *arguments), 1, "this is a bug in prune-auditor (ZeroDivisionError: oh)")
     monkeypatch.setenv("PRUNE_AUDIT_DEBUG", "1")
@@ -236,11 +267,11 @@ def test_our_own_bugs_say_so(monkeypatch, tmp_path):
 
 
 def test_the_clock_is_only_read_where_no_time_is_given(monkeypatch):
-    monkeypatch.setattr(auditor.cli.time, "time", lambda: 5.7)
-    assert auditor.cli._clock(None) == 5
-    assert auditor.cli._clock(9) == 9
+    monkeypatch.setattr(auditor.cli.program.time, "time", lambda: 5.7)
+    assert auditor.cli.program.clock(None) == 5
+    assert auditor.cli.program.clock(9) == 9
     with pytest.raises(AuditorError):
-        auditor.cli._fresh(__import__("pathlib").Path(__file__), force=False)
+        auditor.cli.program.fresh(__import__("pathlib").Path(__file__), force=False)
 
 
 def test_a_progress_bar_on_a_terminal(monkeypatch, audited, tmp_path):
@@ -249,7 +280,7 @@ def test_a_progress_bar_on_a_terminal(monkeypatch, audited, tmp_path):
     from rich import progress
 
     seen = []
-    monkeypatch.setattr(auditor.cli.sys.stderr.__class__, "isatty", lambda _: True, raising=False)
+    monkeypatch.setattr(auditor.cli.program.sys.stderr.__class__, "isatty", lambda _: True, raising=False)
     monkeypatch.setattr(progress.Progress, "update", lambda _self, _task, **values: seen.append(values["completed"]))
     ran = audited(out=tmp_path / "r", reference=False)
     assert ran.code == 5

@@ -8,8 +8,9 @@ import pytest
 from auditor.attacks import Scores, Unavailable, build
 from auditor.attacks.neighbour_class import NeighbourClass
 from auditor.attacks.observation import Observation, view
-from auditor.comparisons import ScoredPlan, assess_class, assess_retained, assess_scores
+from auditor.comparisons import ScoredPlan, across, assess_class, assess_retained, assess_scores
 from auditor.membership import MembershipPlan, assess
+from auditor.statistics.multiplicity import holm
 from protocol.errors import AuditorError
 from tests.auditor.attacks.synthetic import gaussian, logits_with
 
@@ -190,3 +191,36 @@ def test_retained_records_that_cannot_be_judged():
     assert "both forms" in lost.reasons[0]
     with pytest.raises(AuditorError):
         assess_retained(observation, few, retained, PLAN, random())
+
+
+def test_several_assessments_are_one_family():
+    """An accusation that stands alone need not stand among many: Holm over all attacks, forms, sets and changes."""
+    observation, forget = gaussian(random(21), shift=1.2)
+    one = assess(observation, forget, PLAN, random(22))
+    other = assess(observation, forget, PLAN, random(23))
+    retained = assess_retained(observation, moved(observation, np.zeros(len(forget))), forget, PLAN, random(24))
+    found = across({"one": one, "other": other}, retained)
+    raw = [c.equivalence.p_beyond for a in (one, other) for c in a.comparisons] + [c.p_worse for c in retained.changes]
+    adjusted = [c.p_holm for a in ("one", "other") for c in found.assessments[a].comparisons]
+    adjusted += [c.p_holm for c in found.retained.changes]
+    np.testing.assert_allclose(adjusted, holm(np.array(raw)))
+    alone = across({"one": one})
+    assert alone.retained is None
+    assert (alone.assessments["one"].verdict, alone.assessments["one"].reasons) == (one.verdict, one.reasons)
+    refused = assess(observation, forget & (np.cumsum(forget) <= 5), PLAN, random(25))
+    assert across({"refused": refused}).assessments["refused"] is refused
+
+
+def test_what_one_attack_alone_would_accuse_is_not_accused_among_many():
+    observation, forget = gaussian(random(26), forgotten=60, reference=300)
+    one = assess(observation, forget, PLAN, random(27))
+    borderline = replace(
+        one,
+        comparisons=tuple(
+            replace(c, equivalence=replace(c.equivalence, p_beyond=0.04 if k == 0 else 1.0))
+            for k, c in enumerate(one.comparisons[:1])
+        ),
+    )
+    assert across({"one": borderline}).assessments["one"].verdict == "REFUTED"
+    many = across({"one": borderline, "other": one})
+    assert many.assessments["one"].verdict != "REFUTED"

@@ -556,7 +556,8 @@ def removal(klass, margin="1"):
 def test_the_honest_class(workshop, class_request):
     verdict, checks, findings = workshop.verdicts(workshop.forge(request=class_request))
     assert verdict == "CONSISTENT", checks
-    assert checks["membership"] == "CONSISTENT"
+    # A removed class is attacked, or it is said why not: never CONSISTENT without an attack.
+    assert checks["membership"] == "INCONCLUSIVE"
     assert not findings
 
 
@@ -601,7 +602,10 @@ def test_a_request_for_a_class_and_for_records_is_not_about_a_class_only(worksho
         evidence,
         case=dataclasses.replace(evidence.case, requests=(*evidence.case.requests, *real.case.requests), opened=()),
     )
-    assert membership.check(evidence, membership.Outcome()).verdict == "CONSISTENT"
+    alone = membership.check(evidence, membership.Outcome())
+    assert alone.verdict == "INCONCLUSIVE"
+    assert "were opened for the challenge" in alone.summary
+    assert alone.evidence["records_given_a_removed_class"] == 0
     assert membership.check(mixed, membership.Outcome()).verdict == "INCONCLUSIVE"
 
 

@@ -79,6 +79,7 @@ class Workshop:
         *,
         request: Path | None = None,
         opened_for: tuple[Path, ...] = (),
+        plan: str = "redirection",
         challenge: bool = True,
         answer: bool = True,
     ) -> Forged:
@@ -86,7 +87,7 @@ class Workshop:
         request = request or self.records
         self.count += 1
         folder = self.root / "forged" / str(self.count)
-        opening = self.demo.open_audit(f"forged-{self.count}", "redirection", *(opened_for or (request,)))
+        opening = self.demo.open_audit(f"forged-{self.count}", plan, *(opened_for or (request,)))
         made = change(self.scene(request, opening))
         sign_bundle(
             made, key=load_signing_key(self.world.key("owner")), log=self.world.owner_log, out=folder / "bundle"

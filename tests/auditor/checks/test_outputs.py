@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from auditor import attacking, membership_pages
+from auditor.attacks.catalogue import defaults
 from auditor.checks import disclosure, locality, membership, persistence, redirection, utility
 from protocol.claims import Argmax, ClassRemoval, NoRedirection, Region
 from protocol.model.patch import Cap
@@ -128,8 +130,9 @@ def test_disclosure(levels, changed, honest_evidence):
 
 
 def test_disclosure_of_many_records_looks_at_some(honest_evidence, monkeypatch):
-    monkeypatch.setattr(disclosure, "_LARGEST", 10)
-    monkeypatch.setattr(disclosure, "_STEPS", 5)
+    monkeypatch.setattr(attacking, "_LARGEST", 10)
+    found = attacking.read_patch(honest_evidence, defaults("patch-read") | {"steps": 5}, np.random.default_rng(0))
+    assert len(found.per_record) == 10
     assert disclosure.check(honest_evidence).verdict in ("CONSISTENT", "INCONCLUSIVE")
 
 
@@ -237,7 +240,12 @@ def test_holds_is_exact():
 
 def _with_membership(evidence, **levels):
     merged = {**evidence.profile.levels, "membership": {**evidence.profile.levels["membership"], **levels}}
-    return dataclasses.replace(evidence, profile=dataclasses.replace(evidence.profile, levels=merged))
+    # The plan's own section would hold beside it, the stricter of both.
+    transcript = dataclasses.replace(
+        evidence.transcript, plan=dataclasses.replace(evidence.transcript.plan, membership=None)
+    )
+    profile = dataclasses.replace(evidence.profile, levels=merged)
+    return dataclasses.replace(evidence, profile=profile, transcript=transcript)
 
 
 def test_membership_three_ways(honest_evidence):
@@ -245,9 +253,9 @@ def test_membership_three_ways(honest_evidence):
     found = membership.check(_with_membership(honest_evidence, shadows=24, margin=0.45), outcome)
     assert found.verdict == "CONSISTENT", found.summary
     assert outcome.patched is not None and outcome.base is not None
-    assert set(membership.figures(outcome.patched)) == set(membership.figures(outcome.base))
+    assert set(membership_pages.figures(outcome.patched)) == set(membership_pages.figures(outcome.base))
     for control in (False, True):
-        assert len(membership.curves(outcome.patched, like=outcome.patched, control=control)) == len(
+        assert len(membership_pages.curves(outcome.patched, like=outcome.patched, control=control)) == len(
             outcome.patched.comparisons
         )
     small = membership.check(_with_membership(honest_evidence, shadows=12, margin=0.001), membership.Outcome())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditor.statistics.areas import area_interval, paired
+from auditor.statistics.areas import area_interval, auc_interval, paired
 from auditor.statistics.auc import delong
 from protocol.errors import AuditorError
 
@@ -60,3 +60,14 @@ def test_paired_areas_agree_with_single_ones_and_vanish_for_equal_orders():
     assert other.standard_error > alone
     with pytest.raises(AuditorError):
         paired(before, after, np.arange(120) < 1)
+
+
+def test_an_auc_s_interval_is_delong_s_and_never_a_point():
+    random, wide = np.random.default_rng(7), []
+    positive = np.arange(300) < 100
+    for _ in range(400):
+        low, high = auc_interval(random.normal(size=300) + positive, positive)
+        wide.append(low <= 0.7602 <= high)  # Phi(1 / sqrt 2)
+    assert 0.92 <= np.mean(wide) <= 0.98
+    low, high = auc_interval(positive.astype(float), positive)
+    assert (0.9 < low < 1.0, high) == (True, 1.0)

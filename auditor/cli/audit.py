@@ -1,0 +1,177 @@
+"""The audit itself, its replay, and receipts that wait for cosignatures."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from auditor.cli.program import (
+    BACKEND,
+    FOLDER,
+    FORCE,
+    JSON,
+    KEY,
+    LOG,
+    NOW,
+    OPENINGS,
+    OUT,
+    OWNER_LOG,
+    PATH,
+    POLICY,
+    REFERENCE,
+    SCHEDULER,
+    SEED,
+    SHADOWS,
+    TRUST,
+    WORKERS,
+    clock,
+    done,
+    engine_of,
+    progress_bar,
+    read_policy,
+    read_trust,
+    with_options,
+)
+from protocol import keys
+from protocol.errors import AuditorError, VerificationError
+from protocol.messages.report import EXIT_CODES
+
+
+@click.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--profile", required=True, help="A profile file, or redirection or indistinguishable.")
+@click.option("--endpoint", help="A live endpoint to query (not yet supported: the deployment check says so).")
+@click.option("--state", type=PATH, help="Remember logs' checkpoints here.")
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, KEY, LOG, OUT)
+@with_options(NOW, FORCE, JSON)
+def audit(
+    bundle: Path,
+    profile: str,
+    endpoint: str | None,
+    state: Path | None,
+    policy: Path,
+    trust: Path,
+    openings: Path | None,
+    reference: Path | None,
+    owner_log: Path | None,
+    shadow_cache: Path | None,
+    backend: str | None,
+    workers: int,
+    scheduler: str | None,
+    seed: int,
+    key: Path,
+    log: Path,
+    out: Path,
+    now: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Audit a bundle: re-check every claim, attack the result, sign a report and one receipt per request."""
+    from auditor import audit as command
+    from auditor import trusted
+    from auditor.ledger import Ledger
+    from auditor.profile import load_profile
+    from protocol.log.store import Log
+
+    if endpoint is not None:
+        raise AuditorError("querying an endpoint is not supported yet; leave --endpoint away")
+    ledger = Ledger(log=log)
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise AuditorError("exists and is not empty; give --force to overwrite, or another --out", where=str(out))
+    policy_bytes, trust_bytes, signing = read_policy(policy), read_trust(trust), keys.load_signing_key(key)
+    trusted.check_own(signing, Log.open(log).origin, trusted.read(policy_bytes, trust_bytes)[1])
+    inputs = command.Inputs(
+        bundle=bundle,
+        policy=policy_bytes,
+        trust=trust_bytes,
+        profile=load_profile(profile),
+        openings=openings,
+        reference=reference,
+        state=state,
+        owner_log=owner_log,
+        key=signing,
+        ledger=ledger,
+        shadow_cache=shadow_cache if shadow_cache is not None else ledger.private / "shadows",
+        now=clock(now),
+        seed=seed,
+        engine=engine_of(backend, workers, scheduler),
+        progress=progress_bar(),
+    )
+    outcome = command.examine(inputs)
+    report = command.write_report(inputs, outcome, out, force=force)
+    lines = [f"{result.check:13} {result.verdict:13} {result.summary}" for result in outcome.view.checks]
+    lines += [f"finding: {f.threat} ({f.check}): {f.message}" for f in outcome.view.findings]
+    lines.append(f"{report.verdict} under {report.profile}; report in {out}, page {out / 'report.html'}")
+    done(
+        as_json,
+        lines,
+        verdict=report.verdict,
+        profile=report.profile,
+        findings=[{"threat": f.threat, "check": f.check} for f in report.findings],
+        report=str(out),
+    )
+    sys.exit(EXIT_CODES[report.verdict])
+
+
+@click.command()
+@click.argument("report", type=FOLDER)
+@with_options(LOG, JSON)
+def receipt(report: Path, log: Path, as_json: bool) -> None:
+    """Finish a REPORT and its receipts once the witnesses have cosigned the log's checkpoint."""
+    from auditor.files import write_atomic
+    from auditor.ledger import Ledger
+    from auditor.verify import finish
+
+    changed = finish(report, Ledger(log=log), write=write_atomic)
+    done(as_json, [f"{report}: {changed} files brought up to date"], changed=changed)
+
+
+@click.command()
+@click.argument("report", type=FOLDER)
+@click.argument("bundle", type=FOLDER)
+@click.option(
+    "--allow-command",
+    is_flag=True,
+    help="Run the command that the report's plan names for the owner's method. Read it first: it is a program.",
+)
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, JSON)
+def replay(
+    report: Path,
+    bundle: Path,
+    allow_command: bool,
+    policy: Path,
+    trust: Path,
+    openings: Path | None,
+    reference: Path | None,
+    owner_log: Path | None,
+    shadow_cache: Path | None,
+    backend: str | None,
+    workers: int,
+    scheduler: str | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Run a report's audit again from its plan and nonce, as of its own time, and compare."""
+    from auditor.verify import replay as run
+
+    differences, fresh = run(
+        report,
+        bundle,
+        policy=read_policy(policy),
+        trust=read_trust(trust),
+        openings=openings,
+        reference=reference,
+        owner_log=owner_log,
+        key=keys.generate("replay", use="statement"),
+        seed=seed,
+        shadow_cache=shadow_cache,
+        engine=engine_of(backend, workers, scheduler),
+        allow_command=allow_command,
+        progress=progress_bar(),
+    )
+    if differences:
+        raise VerificationError("not reproduced: " + "; ".join(differences[:5]), where=str(report))
+    done(
+        as_json, [f"reproduced: {fresh['verdict']} under {fresh['profile']}"], verdict=fresh["verdict"], differences=[]
+    )
+    sys.exit(EXIT_CODES[fresh["verdict"]])

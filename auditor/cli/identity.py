@@ -1,0 +1,46 @@
+"""Keys and logs to begin with."""
+
+from pathlib import Path
+
+import click
+
+from auditor.cli.program import FILE, FORCE, JSON, OUT, done, read, with_options
+from protocol import keys
+from protocol.errors import AuditorError, MalformedError
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--use",
+    required=True,
+    type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
+    help="What the key is for.",
+)
+@with_options(OUT, FORCE, JSON)
+def keygen(name: str, use: str, out: Path, force: bool, as_json: bool) -> None:
+    """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""
+    try:
+        key = keys.generate(name, use=use)  # type: ignore[arg-type]
+    except MalformedError as error:
+        raise AuditorError(error.message) from None
+    secret, public = keys.write_key_pair(key, out, force=force)
+    done(as_json, [f"{secret} and {public}: {key.verifier.vkey}"], key=str(secret), vkey=key.verifier.vkey)
+
+
+@click.command("log-init")
+@click.option("--origin", required=True, help="The log's name in checkpoints; the log key's name.")
+@click.option("--key", required=True, type=FILE, help="The log's own key (keygen --use log).")
+@with_options(OUT, JSON)
+def log_init(origin: str, key: Path, out: Path, as_json: bool) -> None:
+    """Begin an empty transparency log in the folder OUT; its key is kept beside it as OUT.key."""
+    from auditor.files import write_atomic
+    from auditor.ledger import Ledger
+    from protocol.log.store import Log
+
+    signing = keys.load_signing_key(key)
+    if signing.name != origin:
+        raise AuditorError(f"the key is named {signing.name}, a log's key has the log's origin as its name ({origin})")
+    Log.create(out, signing)
+    write_atomic(Ledger(log=out).key_path, read(key, 4096), secret=True)
+    done(as_json, [f"{out}: an empty log {origin}"], log=str(out), vkey=signing.verifier.vkey)

@@ -1,0 +1,65 @@
+"""Receipts and reports, verified offline by whoever holds them."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from auditor.cli.program import FILE, FOLDER, JSON, POLICY, TRUST, done, read, read_policy, read_trust, with_options
+from protocol.errors import Error
+from protocol.messages.report import EXIT_CODES
+
+
+@click.command("verify-receipt")
+@click.argument("receipt", type=FILE)
+@click.option("--slip", type=FILE, help="The subject's slip: then also whose records it is about is checked.")
+@with_options(POLICY, TRUST, JSON)
+def verify_receipt(receipt: Path, slip: Path | None, policy: Path, trust: Path, as_json: bool) -> None:
+    """Verify a receipt offline; exits with the verdict that it carries."""
+    from auditor import receipts, trusted
+    from protocol.receipt_file import MAX_RECEIPT
+
+    trusted_logs, signers = trusted.read(read_policy(policy), read_trust(trust))
+    try:
+        result = receipts.verify(
+            read(receipt, MAX_RECEIPT),
+            policy=trusted_logs,
+            trust=signers,
+            slip=read(slip, 1 << 28) if slip is not None else None,
+        )
+    except Error as error:
+        error.where = f"{receipt}, {error.where}" if error.where else str(receipt)
+        raise
+    lines = [*result.steps, f"verdict: {result.verdict} under the profile {result.profile}"]
+    lines += [f"finding: {finding.threat} ({finding.check})" for finding in result.findings]
+    lines += ["not proven:", *(f"  - {sentence}" for sentence in result.not_proven)]
+    done(
+        as_json,
+        lines,
+        verdict=result.verdict,
+        profile=result.profile,
+        findings=[{"threat": f.threat, "check": f.check} for f in result.findings],
+        records=result.records,
+        requestedBySubject=result.requested_by_subject,
+    )
+    sys.exit(EXIT_CODES[result.verdict])
+
+
+@click.command("verify-report")
+@click.argument("report", type=FOLDER)
+@with_options(POLICY, TRUST, JSON)
+def verify_report(report: Path, policy: Path, trust: Path, as_json: bool) -> None:
+    """Verify a REPORT folder offline: signature, log, every file, every receipt."""
+    from auditor.verify import verify_report as run
+
+    result = run(report, policy=read_policy(policy), trust=read_trust(trust))
+    done(
+        as_json,
+        [
+            f"{len(result.files)} files and {result.receipts} receipts are the ones that were signed",
+            f"verdict: {result.report.verdict} under the profile {result.report.profile}",
+        ],
+        verdict=result.report.verdict,
+        profile=result.report.profile,
+    )
+    sys.exit(EXIT_CODES[result.report.verdict])
