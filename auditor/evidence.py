@@ -127,9 +127,11 @@ class Evidence:
         if len(case.patch.caps) * case.patch.classes > _MAX_CAPPED:
             return f"{len(case.patch.caps)} caps over {case.patch.classes} classes are too many to compose"
         try:
-            return compose.compose(case.base, case.schema, case.patch)
-        except AuditorError as error:
+            graph = compose.compose(case.base, case.schema, case.patch)
+            batch_limit(graph)  # a graph beyond what a file may hold has no shapes
+        except (AuditorError, MalformedError) as error:
             return str(error)
+        return graph
 
     @cached_property
     def _program(self) -> Program:

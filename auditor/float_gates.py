@@ -23,11 +23,13 @@ from protocol.model.parts import FeatureGate, RegionGate
 
 FloatGate = FeatureGate | RegionGate
 Method = Literal["interval", "crown"]
+METHODS: tuple[Method, ...] = ("interval", "crown")
+"""The fast way, then the better one."""
 _BATCH = 64
 _ELEMENTS = 1 << 22
 _VALUES = 1024
 """Values of an inner tensor that get a backward pass of their own; more keep the bounds of the forward one."""
-_MOST = 1024
+_MOST = 512
 """Regions that are bounded again by backward passes where the fast way leaves them open."""
 
 Ends = tuple[Float64[np.ndarray, "record value"], Float64[np.ndarray, "record value"]]
@@ -95,7 +97,7 @@ def fires(
     proven = np.zeros(len(item), np.bool_)
     if isinstance(gate, FeatureGate):
         planned = make_plan(base)
-        for method in ("interval", "crown"):
+        for method in METHODS:
             left = np.flatnonzero(~proven)[: len(item) if method == "interval" else _MOST]
             if len(left):
                 least, greatest = _inner(planned, gate.tensor, cores.only(left), method)
@@ -140,7 +142,7 @@ def first_possible(
     if isinstance(gate, FeatureGate):
         planned = make_plan(base)
         left = np.flatnonzero(before > 0)
-        for method in ("interval", "crown"):
+        for method in METHODS:
             left = left if method == "interval" else left[found[left] >= 0][:_MOST]
             for block in _blocks(len(left), gate.low.size):
                 chosen = left[block]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Integer
 
 from auditor.cores import Cores
+from auditor.float_gates import METHODS
 from auditor.propagation import bound_plan, make_plan, margin_rows
 from auditor.tail import PREFIX
 from protocol.model.graph import Graph, Node
@@ -18,6 +19,8 @@ from protocol.model.parts import AffineHead, ShiftHead
 
 AddingHead = ShiftHead | AffineHead
 _BATCH = 64
+_MOST = 512
+"""Regions that are bounded again, by backward passes, where the fast way leaves them open."""
 _ROWS = 1024
 """Rows of one head that are bounded: each is a program of its own."""
 
@@ -52,6 +55,7 @@ def least_leads(
     *,
     index: Integer[np.ndarray, " record"],
     labels: Integer[np.ndarray, " record"],
+    needed: Float64[np.ndarray, " record"],
     cores: Cores,
 ) -> Float64[np.ndarray, " record"]:
     """By how much each region's class leads at least; minus infinity where nothing is proven.
@@ -61,17 +65,24 @@ def least_leads(
         head: that adds to its output.
         index: row of the head, for each region.
         labels: the class that is to lead, for each region.
+        needed: by how much; where the fast bounds show that already, no better ones are looked for.
         cores: the regions.
     """
     result = np.full(len(index), -np.inf)
     if base.classes < 2:
         return result
+    left = _MOST
     for row in np.unique(index)[:_ROWS].tolist():
         planned = make_plan(with_row(base, head, row))
         chosen = np.flatnonzero(index == row)
-        for start in range(0, len(chosen), _BATCH):
-            block = chosen[start : start + _BATCH]
-            low, high = cores.only(block).boxes()
-            lower = bound_plan(planned, low, high, objective=margin_rows(labels[block], base.classes)).lower
-            result[block] = lower.min(axis=1)
+        for method in METHODS:
+            if method == "crown":
+                chosen = chosen[result[chosen] < needed[chosen]][:left]
+                left -= len(chosen)
+            for start in range(0, len(chosen), _BATCH):
+                block = chosen[start : start + _BATCH]
+                low, high = cores.only(block).boxes()
+                rows = margin_rows(labels[block], base.classes)
+                lower = bound_plan(planned, low, high, objective=rows, method=method).lower
+                result[block] = lower.min(axis=1)
     return result

@@ -34,6 +34,7 @@ from protocol.model.parts import (
 from protocol.model.patch import Patch, Place
 
 NO_CONFLICT = -1
+_HUGE = Fraction(2) ** 200
 Holds = Callable[[tuple[Redirection, ...], np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -135,15 +136,21 @@ class _Prover:
         # Caps take from other classes only: what leads before them leads after them.
         wanted = [self.claims[n].property for n in chosen.tolist()]
         labels = np.array([each.klass for each in wanted if isinstance(each, Argmax)], np.int64)
+        margins = [rows.exact(each.margin) for each in wanted if isinstance(each, Argmax)]
         leads = float_heads.least_leads(
-            self.base, head, index=head.index[self.item[chosen]], labels=labels, cores=self.cores.only(chosen)
+            self.base,
+            head,
+            index=head.index[self.item[chosen]],
+            labels=labels,
+            # Only says where to look harder; the comparison below is exact.
+            needed=np.nextafter(np.array([float(min(margin, _HUGE)) for margin in margins]), np.inf),
+            cores=self.cores.only(chosen),
         )
-        for claim, each, lead in zip(chosen.tolist(), wanted, leads.tolist(), strict=True):
-            assert isinstance(each, Argmax)
+        for claim, margin, lead in zip(chosen.tolist(), margins, leads.tolist(), strict=True):
             if not np.isfinite(lead):
                 self.fail(claim, "nothing is proven about the lead of the claimed class")
-            elif Fraction(lead) < rows.exact(each.margin):
-                self.fail(claim, f"the claimed class is proven to lead by {lead:g} only, {each.margin} is claimed")
+            elif Fraction(lead) < margin:
+                self.fail(claim, f"the claimed class is proven to lead by {lead:g} only")
 
     def firing(self) -> None:
         """Whether the item fires on the whole region."""

@@ -234,11 +234,14 @@ def _gate(draw: st.DrawFn, random: np.random.Generator, graph: Graph, schema: In
         tensor = draw(st.sampled_from([output for node in graph.nodes for output in node.outputs]))
         (values,) = Program(graph)(x, outputs=(tensor,))
         middle = values.reshape(items, -1)
-        width = random.uniform(0, 2, middle.shape).astype(np.float32)
+        width = random.uniform(0, draw(st.sampled_from([2, 40])), middle.shape).astype(np.float32)
         return FeatureGate(tensor=tensor, low=middle - width, high=middle + width)
     weights = random.normal(size=(items, draw(st.integers(1, 3)), schema.features)).astype(np.float32)
     products = np.einsum("ihd,id->ih", weights, x.reshape(items, -1))
-    return RegionGate(weights=weights, bounds=(products + random.uniform(-0.5, 4, products.shape)).astype(np.float32))
+    return RegionGate(
+        weights=weights,
+        bounds=(products + random.uniform(-0.5, draw(st.sampled_from([4, 40])), products.shape)).astype(np.float32),
+    )
 
 
 def _head(draw: st.DrawFn, random: np.random.Generator, *, items: int, features: int, classes: int) -> Head:

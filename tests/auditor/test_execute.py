@@ -119,6 +119,73 @@ def test_gather_and_unsqueeze():
     np.testing.assert_array_equal(Program(_single("Unsqueeze", np.array([1]), shape=(3,)))(x), x[:, None])
 
 
+def _run(inputs, constants, *nodes, outputs):
+    """Some nodes on a float32 input [N, k]; returns the named tensors."""
+    graph = Graph(
+        opset=18, input="x", input_shape=inputs.shape[1:], output=outputs[-1], classes=1, nodes=nodes,
+        initialisers=constants,
+    )  # fmt: skip
+    return Program(graph)(inputs, outputs=outputs)
+
+
+def test_a_cast_to_integers_rounds_towards_zero_and_survives_what_is_no_number():
+    (whole,) = _run(EDGES, {}, make_node("Cast", ("x",), "y", to=7), outputs=("y",))
+    assert whole.dtype == np.int64
+    assert whole[0, :8].tolist() == [-2, -1, 0, 0, 1, 2, 0, 8388609]
+
+
+def test_lists_of_places_and_back():
+    x = np.array([[0, 3, 0], [0, 0, 0], [5, 0, 7]], np.float32)
+    constants = {
+        "zero": np.array(0), "one": np.array(1), "table": np.array([[9, 8], [7, 6], [5, 4]]),
+        "nine": np.full(6, 9), "axes": np.array([1]),
+    }  # fmt: skip
+    nodes = (
+        make_node("Cast", ("x",), "whole", to=7),
+        make_node("NonZero", ("whole",), "places"),
+        make_node("Gather", ("places", "zero"), "record"),
+        make_node("Gather", ("places", "one"), "column"),
+        make_node("Gather", ("x", "record"), "seen"),
+        make_node("Gather", ("table", "column"), "pair"),
+        make_node("ReduceMin", ("pair", "axes"), "least", keepdims=0),
+        make_node("ReduceMin", ("whole", "axes"), "some", keepdims=0),
+        make_node("Gather", ("nine", "some"), "none"),
+        make_node("ScatterElements", ("none", "record", "least"), "y", reduction="min"),
+    )
+    names = ("places", "record", "column", "seen", "pair", "y")
+    places, record, column, seen, pair, least = _run(x, constants, *nodes, outputs=names)
+    assert places.tolist() == [[0, 2, 2], [1, 0, 2]]
+    assert (record.tolist(), column.tolist()) == ([0, 2, 2], [1, 0, 2])
+    assert seen.tolist() == x[[0, 2, 2]].tolist()
+    assert pair.tolist() == [[7, 6], [9, 8], [5, 4]]
+    assert least.tolist() == [6, 9, 4]
+    # Nothing listed at all, and no records at all.
+    assert _run(x * 0, constants, *nodes, outputs=names)[-1].tolist() == [9, 9, 9]
+    assert _run(x[:0], constants, *nodes, outputs=names)[-1].tolist() == []
+
+
+def test_halves_bits_and_sums():
+    x = np.array([[-1, 6, 3, 5]], np.float32)
+    nodes = (
+        make_node("Cast", ("x",), "whole", to=7),
+        make_node("Split", ("whole",), "left", "right", axis=1, num_outputs=2),
+        make_node("BitwiseAnd", ("left", "right"), "both"),
+        make_node("Less", ("left", "right"), "less"),
+        make_node("ReduceSum", ("x", "axes"), "sum", keepdims=1),
+    )
+    left, right, both, less, total = _run(
+        x, {"axes": np.array([1])}, *nodes, outputs=("left", "right", "both", "less", "sum")
+    )
+    assert (left.tolist(), right.tolist(), both.tolist()) == ([[-1, 6]], [[3, 5]], [[3, 4]])
+    assert (less.tolist(), total.tolist()) == ([[True, False]], [[13.0]])
+
+
+def test_gather_takes_indices_of_any_rank():
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    index = np.array([[2, 0], [1, 1]])
+    np.testing.assert_array_equal(Program(_single("Gather", index, shape=(3,), axis=1))(x), x[:, index])
+
+
 def test_an_index_from_the_end_is_refused():
     with pytest.raises(AuditorError, match=r"^y: can't run Gather"):
         Program(_single("Gather", np.array([-1]), shape=(3,), axis=1))(np.zeros((1, 3), np.float32))

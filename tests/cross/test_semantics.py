@@ -26,7 +26,7 @@ TOLERANCE = 2e-4
 """Relative to a record's largest logit: another order of summation, through a few layers."""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases())
 def test_both_compose_the_same_graph(case):
     graph, schema, patch, _ = case
@@ -63,7 +63,7 @@ def _exact(patch):
     return range(exact.index(False) if False in exact else len(exact))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_both_gates_decide_alike_bit_for_bit(case):
     graph, schema, patch, x = case

@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from auditor import attacking, membership_pages
+from auditor import attacking, float_gates, membership_pages
 from auditor.attacks.catalogue import defaults
-from auditor.checks import disclosure, locality, membership, persistence, redirection, utility
+from auditor.checks import boundedness, disclosure, locality, membership, persistence, redirection, utility
+from auditor.cores import Cores
+from auditor.propagation import make_plan
 from protocol.claims import Argmax, ClassRemoval, NoRedirection, Region
+from protocol.model.parts import AffineHead, AlwaysGate, FeatureGate, Part, SetHead
 from protocol.model.patch import Cap
 from tests.auditor.samples import rebuilt
 
@@ -200,6 +203,68 @@ def test_redirection_what_is_not_proven(honest_evidence, changed):
         shifted, gate=dataclasses.replace(gate, low=first[0], high=first[1]), index=np.concatenate([index[1:2], index])
     )
     assert redirection.check(changed(case__patch=touching, case__claims=moved)).verdict in ("INCONCLUSIVE", "REFUTED")
+
+
+@pytest.mark.parametrize(("radius", "verdict"), [(0, "CONSISTENT"), (16, "REFUTED")])
+def test_redirection_by_bounds_on_the_bases_own_values(honest_evidence, changed, radius, verdict):
+    """Items that fire on an inner tensor of the base: proven for the records' own cells, refuted for whole columns."""
+    case = honest_evidence.case
+    values, _, claims = honest_evidence.claimed_records
+    # Three records: of many, some share hidden values as far as these bounds can tell.
+    chosen = [number for number, claim in enumerate(claims) if claim.item < 3]
+    chosen.sort(key=lambda number: claims[number].item)
+    values, claims = values[chosen], tuple(claims[number] for number in chosen)
+    cores = Cores(schema=case.schema, centre=values, steps=np.zeros((len(values), 1), np.int64))
+    tensor = case.base.nodes[0].outputs[0]
+    low, high = float_gates._inner(make_plan(case.base), tensor, cores, "interval")
+    gate = FeatureGate(tensor=tensor, low=(low - 0.01).astype(np.float32), high=(high + 0.01).astype(np.float32))
+    head = case.patch.parts[0].head
+    rows, index = np.unique(head.index[:3], return_inverse=True)
+    patch = rebuilt(case.patch, gate=gate, rows=head.rows[rows], index=index)
+    region = Region(norm="linf", radius=radius, radius_data="0")
+    told = tuple(dataclasses.replace(claim, gate="feature", region=region) for claim in claims)
+    found = redirection.check(changed(case__patch=patch, case__claims=told))
+    assert found.verdict == verdict, found.summary
+    if verdict == "CONSISTENT":
+        assert "by bounds on float32 programs" in found.summary
+        wrong = tuple(dataclasses.replace(c, gate="sketch") for c in told)
+        found = redirection.check(changed(case__patch=patch, case__claims=wrong))
+        assert (found.verdict, "gate of kind feature" in found.summary) == ("INCONCLUSIVE", True)
+
+
+def test_boundedness_and_disclosure_of_maps_and_of_other_gates(honest_evidence, changed):
+    case = honest_evidence.case
+    (part,) = case.patch.parts
+    classes, features = case.patch.classes, case.patch.features
+
+    def with_map(weights):
+        head = AffineHead(weights=weights, rows=part.head.rows, index=part.head.index)
+        return changed(case__patch=dataclasses.replace(case.patch, parts=(dataclasses.replace(part, head=head),)))
+
+    small = np.full((len(part.head.rows), classes, features), 1e-4, np.float32)
+    assert boundedness.check(with_map(small)).verdict == "CONSISTENT"
+    large = small.copy()
+    large[0, 0] = 1e4
+    found = boundedness.check(with_map(large))
+    assert (found.verdict, found.findings[0].threat) == ("REFUTED", "hidden-payload")
+    # A column that no reference record uses: nothing is seen, and nothing is proven.
+    unused = np.flatnonzero((honest_evidence.reference.values == case.schema.low).all(axis=0))
+    hidden = small.copy()
+    hidden[0, 0, unused[:1]] = 1e4
+    found = boundedness.check(with_map(hidden))
+    assert len(unused)
+    assert (found.verdict, "somewhere" in found.summary) == ("INCONCLUSIVE", True)
+    always = dataclasses.replace(
+        case.patch, parts=(Part(gate=AlwaysGate(), head=SetHead(rows=part.head.rows[:1], index=np.zeros(1, np.int64))),)
+    )
+    assert disclosure.check(changed(case__patch=always)).verdict == "INCONCLUSIVE"
+    both = dataclasses.replace(case.patch, parts=(*always.parts, part))
+    moved = _claims(honest_evidence, lambda c: dataclasses.replace(c, item=c.item + 1))
+    assert disclosure.check(changed(case__patch=both, case__claims=moved)).evidence["records_of_other_parts"] == 0
+    half = (dataclasses.replace(moved[0], item=0), *moved[1:])
+    found = disclosure.check(changed(case__patch=both, case__claims=half))
+    assert found.evidence["records_of_other_parts"] == 1
+    assert found.verdict == "INCONCLUSIVE"
 
 
 def test_redirection_classes_only(honest_evidence, changed):
