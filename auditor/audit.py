@@ -263,14 +263,19 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
     if evidence.reference is not None:
         figures["reference_records"] = len(evidence.reference.labels)
         figures["reference_records_outside_the_input_box"] = evidence.reference.outside
-    radii = sorted(claim.region.radius for claim in evidence.redirections)
-    if radii:
-        figures["certified_radius"] = {
-            "norm": evidence.redirections[0].region.norm,
-            "unit": "step",
-            "min": str(radii[0]),
-            "median": str(radii[len(radii) // 2]),
-        }
+    for norm, unit in (("linf", "step"), ("hamming", "flip")):
+        radii = sorted(claim.region.radius for claim in evidence.redirections if claim.region.norm == norm)
+        steps = sorted(claim.region.steps for claim in evidence.redirections if claim.region.norm == norm)
+        if not radii:
+            continue
+        size = {"norm": norm, "unit": unit, "min": str(radii[0]), "median": str(radii[len(radii) // 2])}
+        if steps[-1]:
+            size |= {"steps_min": str(steps[0]), "steps_median": str(steps[len(steps) // 2])}
+        # Claims are of one kind as a rule; should they not be, both have a line.
+        figures["certified_radius" if "certified_radius" not in figures else f"certified_radius_{norm}"] = size
+    if evidence.redirections:
+        figures["claims_with_a_retained_twin"] = sum(claim.twins > 0 for claim in evidence.redirections)
+        figures["retained_twins"] = sum(claim.twins for claim in evidence.redirections)
     if evidence.removed_classes:
         figures["removed_classes"] = list(evidence.removed_classes)
     if attacked.patched is not None:

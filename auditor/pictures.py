@@ -2,14 +2,26 @@
 
 import numpy as np
 
+from auditor import flips
 from auditor.checks import membership, persistence
 from auditor.evidence import Evidence
 from auditor.view import Pictures, RecordOutput
+from protocol.claims import Region
 
 _SHOWN = 6
 
 
-def _outputs(evidence: Evidence) -> tuple[RecordOutput, ...]:
+def _unit(evidence: Evidence) -> str:
+    schema = evidence.case.schema
+    return "flips" if schema is not None and flips.categorical(schema) else "steps"
+
+
+def _radius(region: Region, unit: str) -> int:
+    # In tables of both kinds of columns steps are drawn; flips are in the claims.
+    return region.steps if region.norm == "hamming" and unit == "steps" else region.radius
+
+
+def _outputs(evidence: Evidence, unit: str) -> tuple[RecordOutput, ...]:
     values, labels, claims = evidence.claimed_records
     if not evidence.runnable or not len(claims):
         return ()
@@ -19,7 +31,7 @@ def _outputs(evidence: Evidence) -> tuple[RecordOutput, ...]:
         RecordOutput(
             commitment=claims[int(number)].record.hex()[:16],
             label=int(labels[number]),
-            radius=str(claims[int(number)].region.radius),
+            radius=str(_radius(claims[int(number)].region, unit)),
             before=tuple(float(v) for v in before[place]),
             after=tuple(float(v) for v in after[place]),
         )
@@ -52,6 +64,7 @@ def _membership_table(outcome: membership.Outcome) -> dict[str, tuple[tuple[str,
 def pictures(evidence: Evidence, outcome: membership.Outcome) -> Pictures:
     """Everything there is to draw."""
     patched, base = outcome.patched, outcome.base
+    unit = _unit(evidence)
     scores = {}
     if patched is not None:
         for one in patched.comparisons:
@@ -62,8 +75,9 @@ def pictures(evidence: Evidence, outcome: membership.Outcome) -> Pictures:
         control=membership.curves(patched, like=patched, control=True) if patched is not None else (),
         base=membership.curves(base, like=patched) if base is not None and patched is not None else (),
         scores=scores,
-        outputs=_outputs(evidence),
+        outputs=_outputs(evidence, unit),
         persistence=persistence.sweep(evidence),
-        radii=tuple(claim.region.radius for claim in evidence.redirections),
+        radii=tuple(_radius(claim.region, unit) for claim in evidence.redirections),
+        unit=unit,
         tables=_membership_table(outcome),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from auditor import bounds, rows
+from auditor import bounds, flips, rows
 from auditor.evidence import Evidence, moved
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
@@ -81,8 +81,13 @@ def check(evidence: Evidence) -> CheckResult:
         _check_records(
             case.patch, case.schema, values=values, labels=labels, claims=known, evidence=evidence, tally=tally
         )
-        radii = np.array([claim.region.radius for claim in known])
-        facts["radius_steps"] = {"min": int(radii.min()), "median": float(np.median(radii)), "max": int(radii.max())}
+        _check_twins(evidence, values, known, tally, facts)
+        for name, sizes in (
+            ("radius_steps", [c.region.steps if c.region.norm == "hamming" else c.region.radius for c in known]),
+            ("radius_flips", [c.region.radius for c in known if c.region.norm == "hamming"]),
+        ):
+            if sizes and (name == "radius_steps" or any(sizes)):
+                facts[name] = {"min": min(sizes), "median": float(np.median(sizes)), "max": max(sizes)}
     if evidence.reference is not None and len(claims):
         outside, total = evidence.reference.outside, evidence.reference.outside + len(evidence.reference.labels)
         if interval(outside, total)[0] > _OUTSIDE:
@@ -150,6 +155,47 @@ def _check_classes(evidence: Evidence, tally: _Tally, facts: dict[str, object]) 
                 tally.refuted.append(f"class {klass} is still predicted, or ties, for {seen} {name} records")
 
 
+def _honest_data(schema: InputSchema, claims: tuple[Redirection, ...], reach: flips.Reach) -> Bool[np.ndarray, "claim"]:
+    """Whether each claim's radius in data units is at most what its steps give in every column."""
+    known: dict[bytes, object] = {}
+    result = np.zeros(len(claims), dtype=bool)
+    for number, claim in enumerate(claims):
+        key = reach.steps[number].tobytes()
+        if key not in known:
+            known[key] = min(bounds.data_radius(schema, reach.steps[number]))
+        result[number] = rows.exact(claim.region.radius_data) <= known[key]  # type: ignore[operator]
+    return result
+
+
+def _distance(claim: Redirection) -> str:
+    region = claim.region
+    if region.norm == "linf":
+        return f"{region.radius} steps"
+    return f"{region.radius} flips" + (f" and {region.steps} steps" if region.steps else "")
+
+
+def _check_twins(
+    evidence: Evidence,
+    values: Int[np.ndarray, "record feature"],
+    claims: tuple[Redirection, ...],
+    tally: _Tally,
+    facts: dict[str, object],
+) -> None:
+    """What the claims say about retained twins, and whether an opened retained record says otherwise."""
+    facts["claims_with_a_retained_twin"] = sum(claim.twins > 0 for claim in claims)
+    facts["retained_twins"] = sum(claim.twins for claim in claims)
+    if evidence.retained is None:
+        return
+    opened = {row.tobytes() for row in np.ascontiguousarray(evidence.retained[0], dtype=np.int64)}
+    hidden = [
+        claim.record.hex()[:16]
+        for claim, row in zip(claims, np.ascontiguousarray(values, dtype=np.int64), strict=True)
+        if not claim.twins and row.tobytes() in opened
+    ]
+    if hidden:
+        tally.open.append(f"{len(hidden)} claims count no retained twin where one was opened, the first is {hidden[0]}")
+
+
 def _check_records(
     patch: Patch,
     schema: InputSchema,
@@ -170,47 +216,44 @@ def _check_records(
     values, labels = values[there], labels[there]
     if gate is None or not claims:
         return
-    radius = np.array([claim.region.radius for claim in claims], dtype=np.int64)
+    reach = flips.Reach.of(schema, tuple(claim.region for claim in claims))
     item = np.array([claim.item for claim in claims], dtype=np.int64)
     names = [claim.record.hex()[:16] for claim in claims]
-    shape = np.array([claim.region.norm == "linf" and claim.gate == "sketch" for claim in claims])
+    shape = np.array([claim.gate == "sketch" for claim in claims])
     if not shape.all():
-        tally.open.append(f"{int((~shape).sum())} claims use a gate or norm that this auditor cannot prove yet")
-    # A radius beyond every column's range is the whole input box, and is proven or refuted as that.
-    radius = np.minimum(radius, int((schema.high - schema.low).max()) + 1)
-    spread = int(min(radius.max(initial=0), 1 << 20))
-    proof = bounds.prove_sketch_core(
-        gate, centre=values, radius=radius[:, None], item=item, column_low=schema.low, column_high=schema.high
-    )
+        tally.open.append(f"{int((~shape).sum())} claims use a gate that this auditor cannot prove yet")
+    if not flips.units(schema) and any(claim.region.norm == "hamming" and claim.region.radius for claim in claims):
+        tally.open.append("a radius in flips is claimed, and no column of the input grid is binary or one-hot")
+    proof = flips.prove_core(gate, schema, centre=values, reach=reach, item=item)
     conflicts = bounds.first_conflicts(patch, proof, item)
     rounding = bounds.inexact_sums(gate, schema.low, schema.high)
     outputs = rows.cap_rows(patch.rows, patch.caps)
     right = np.array([_row_property(patch, claim, outputs) for claim in claims])
-    radius_data = {int(r): bounds.data_radius(schema, np.full(schema.features, r)) for r in np.unique(radius)}
-    honest_data = np.array(
-        [
-            rows.exact(claim.region.radius_data) <= min(radius_data[int(r)])
-            for claim, r in zip(claims, radius, strict=True)
-        ]
-    )
+    honest_data = _honest_data(schema, claims, reach)
 
     # Replay: centre, both corners, a random corner, random points of the region, and the proof's own counterexamples.
     random = evidence.generator("redirection")
     probes, which = [values], [np.arange(len(claims))]
-    # In flips a radius says how many columns may change, not how far: only the record itself is replayed.
-    linf = np.array([claim.region.norm == "linf" for claim in claims])
-    box = np.where(linf, radius, 0)[:, None]
+    box = reach.steps
     for offset in (-box, box, box * (2 * random.integers(0, 2, size=values.shape) - 1)):
         probes.append(np.clip(values + offset, schema.low, schema.high))
         which.append(np.arange(len(claims)))
-    for _ in range(_RANDOM if spread else 0):
-        probes.append(np.clip(values + random.integers(-box, box + 1, size=values.shape), schema.low, schema.high))
+    for _ in range(_RANDOM if box.any() or reach.flips.any() else 0):
+        near = np.clip(values + random.integers(-box, box + 1, size=values.shape), schema.low, schema.high)
+        probes.append(flips.flipped(schema, near, reach.flips, random))
         which.append(np.arange(len(claims)))
     for number, example in proof.counterexamples.items():
-        if not linf[number]:
-            continue
         probes.append(np.asarray(example.point, dtype=np.int64)[None])
         which.append(np.array([number]))
+    for number in np.flatnonzero(reach.flips > 0).tolist():
+        # Flips that push one component the furthest: the worst that a region of flips holds.
+        component = int((proof.hull_high[number] - proof.hull_low[number]).argmax())
+        for rises in (False, True):
+            worst = flips.corner(
+                gate.matrix[component].astype(np.int64), schema, values[number], reach.only([number]), rises=rises
+            )
+            probes.append(worst[None])
+            which.append(np.array([number]))
     points, owner = np.concatenate(probes), np.concatenate(which)
     before, after = evidence.run(points)
     good = holds(claims, owner, after)
@@ -228,7 +271,7 @@ def _check_records(
     own_class = np.array([_own_class(claim, int(label)) for claim, label in zip(claims, labels, strict=True)])
     for number, name in enumerate(names):
         if number in failed:
-            where = "at the record itself" if not centre_good[number] else f"within {radius[number]} steps of it"
+            where = "at the record itself" if not centre_good[number] else f"within {_distance(claims[number])} of it"
             tally.refuted.append(f"record {name}: the output is not the claimed one {where}")
         elif stayed[number] or (near[number] and near.mean() > 0.5):
             tally.refuted.append(f"record {name}: its claimed output is the base's own, nothing is redirected")
