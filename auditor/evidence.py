@@ -151,6 +151,14 @@ class Evidence:
         before, after = self._program(inputs, outputs=outputs, batch=self._batch)
         return before, after
 
+    def before(self, values: Grid) -> Logits:
+        """The base's outputs alone, from the same program."""
+        assert self.case.base is not None
+        assert self.case.schema is not None
+        inputs = self.case.schema.dequantise(values)
+        (found,) = self._program(inputs, outputs=(self.case.base.output,), batch=self._batch)
+        return found
+
     @cached_property
     def redirections(self) -> tuple[Redirection, ...]:
         """All redirection claims."""

@@ -6,6 +6,7 @@ Does not hide the record: a sketch is a thumbnail. How much it shows is estimate
 choice of a matrix within a level, and measured by the auditor. Source: certificate mathematics, SPEC 11.6.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ Matrix = Int[np.ndarray, "component feature"]
 EXACT = 1 << 24
 IDENTITY = "identity"
 _TRIED = 96  # records that the matrices are compared on
+_COMPARED = 4000  # and retained records
 _WORTH = 0.1  # by how much log2(1 + radius) has to grow on average for a finer matrix
 
 
@@ -141,6 +143,13 @@ def sketch(matrix: Matrix, values: Int[np.ndarray, "record feature"]) -> Int[np.
     return (values.astype(np.float32) @ matrix.T.astype(np.float32)).astype(np.int32)
 
 
+def boxes(
+    matrix: Matrix, schema: InputSchema, values: Int[np.ndarray, "item feature"], radius: Int[np.ndarray, "item"]
+) -> tuple[Int[np.ndarray, "item component"], Int[np.ndarray, "item component"]]:
+    """The exact hull of S q over {|q - q_k| <= e_k} within the columns' ranges: the smallest sufficient boxes."""
+    return Shape(schema=schema, kind="linf").hull(matrix, values, radius)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sketch:
     """One matrix, and how much of a record it shows: error of rebuilding relative to guessing the class mean."""
@@ -198,26 +207,17 @@ def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item
     return np.asarray(first[inverse.ravel()])
 
 
-def _keys(points: Int[np.ndarray, "point component"]) -> np.ndarray:
-    # Rows as single opaque values, so that sets of rows can be compared.
-    flat = np.ascontiguousarray(points)
-    return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
-
-
 def count_twins(
     forget: Int[np.ndarray, "item feature"], retain: Int[np.ndarray, "record feature"]
 ) -> Int[np.ndarray, "item"]:
     """How many retained records equal each record in every value."""
     # Most records differ in a short digest already; only the others are compared value by value.
-    weights = np.random.default_rng(0).integers(1, 1 << 20, forget.shape[1]).astype(np.float64)
-    own, others = forget.astype(np.float64) @ weights, retain.astype(np.float64) @ weights
-    near = retain[np.isin(others, own)]
-    known, counts = np.unique(_keys(near.astype(np.int64)), return_counts=True) if len(near) else (None, None)
-    result = np.zeros(len(forget), dtype=np.int64)
-    if known is not None:
-        table = dict(zip((key.tobytes() for key in known), counts.tolist(), strict=True))
-        result[:] = [table.get(key.tobytes(), 0) for key in _keys(forget.astype(np.int64))]
-    return result
+    weights = np.random.default_rng(0).integers(1, 1 << 7, (forget.shape[1], 2)).astype(np.float32)
+    own, others = ((records.astype(np.float32) @ weights).astype(np.float64) for records in (forget, retain))
+    digest = np.array([1.0, 2.0**-30])
+    near = retain[np.isin(others @ digest, own @ digest)].astype(np.int64)
+    table = Counter(record.tobytes() for record in near)
+    return np.array([table[record.tobytes()] for record in forget.astype(np.int64)], dtype=np.int64)
 
 
 class _Finder:
@@ -227,20 +227,17 @@ class _Finder:
         self, search: Search, forget: np.ndarray, sample: Sample, retain: np.ndarray,
         progress: Callable[[str, float], None],
     ) -> None:  # fmt: skip
-        self.search, self.forget, self.retain, self.sample = search, forget, retain, sample
+        self.search, self.forget, self.sample = search, forget, sample
         self.progress = progress
-        self.twins = count_twins(forget, retain)
-        # A twin cannot be kept out, and stands in nobody else's way twice: its record's own radius is 0.
-        self._obstacles: dict[str, tuple[Boxes, np.ndarray]] = {}
+        # Once: what every matrix is multiplied with.
+        self.retain = retain.astype(np.float32)
+        self.twins = count_twins(forget, self.retain)
 
-    def obstacles(self, name: str, matrix: Matrix) -> tuple[Boxes, np.ndarray]:
-        if name not in self._obstacles:
-            points = sketch(matrix, self.retain)
-            self._obstacles = {name: (Boxes(points, points), points)}
-        return self._obstacles[name]
-
-    def reach(self, name: str, matrix: Matrix, rows: np.ndarray) -> tuple[Cores, np.ndarray]:
-        boxes, points = self.obstacles(name, matrix)
+    def reach(self, name: str, matrix: Matrix, rows: np.ndarray, *, few: bool = False) -> tuple[Cores, np.ndarray]:
+        # To compare matrices, a part of what is retained is enough.
+        step = max(1, len(self.retain) // _COMPARED) if few else 1
+        points = sketch(matrix, self.retain[::step])
+        boxes = Boxes(points, points)
         cores = Cores(self.search.shape, matrix, self.forget[rows], self.search.ceiling)
         found = reach(cores, len(rows), boxes, (points, points), progress=lambda share: self.progress(name, share))
         return cores, found
@@ -288,7 +285,7 @@ def choose(
     allowed: list[tuple[str, Matrix, float]] = []
     first, best = 0, -1.0
     for name, matrix in known:
-        _, found = finder.reach(name, matrix, tried)
+        _, found = finder.reach(name, matrix, tried, few=True)
         shown = finder.shown(matrix, int(np.median(found)) if found.size else 0)
         if allowed and (shown < search.level or name == IDENTITY):
             break
