@@ -242,13 +242,18 @@ def examine(inputs: Inputs) -> Outcome:
         names=names,
         checks=checks,
         required=inputs.profile.required,
-        pictures=pictures(evidence, attacked),
+        pictures=pictures(evidence, attacked, _rebuilt(checks)),
         not_claimed=NOT_CLAIMED,
         figures=_figures(evidence, attacked),
     )
     logged = [*(request.logged for request in case.requests), *([case.opening_logged] if case.opening_logged else [])]
     used = {one.leaf: held[one.leaf] for one in logged if one.leaf in held}
     return Outcome(case=case, view=view, transcript=transcript, history=seen, own_proofs=used)
+
+
+def _rebuilt(checks: tuple[CheckResult, ...]) -> float | None:
+    found = next((check.evidence.get("ratio") for check in checks if check.check == "disclosure"), None)
+    return float(found) if isinstance(found, float) else None
 
 
 def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine, ...]:

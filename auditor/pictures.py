@@ -5,6 +5,7 @@ import numpy as np
 from auditor import flips
 from auditor.checks import membership, persistence
 from auditor.evidence import Evidence
+from auditor.frontier import frontier
 from auditor.view import Pictures, RecordOutput
 from protocol.claims import Region
 
@@ -61,8 +62,14 @@ def _membership_table(outcome: membership.Outcome) -> dict[str, tuple[tuple[str,
     return {"Membership inference": (header, tuple(lines))}
 
 
-def pictures(evidence: Evidence, outcome: membership.Outcome) -> Pictures:
-    """Everything there is to draw."""
+def pictures(evidence: Evidence, outcome: membership.Outcome, rebuilt: float | None = None) -> Pictures:
+    """Everything there is to draw.
+
+    Args:
+        evidence: what the checks looked at.
+        outcome: of the attacks.
+        rebuilt: what the disclosure check found, relative to guessing.
+    """
     patched, base = outcome.patched, outcome.base
     unit = _unit(evidence)
     scores = {}
@@ -79,5 +86,6 @@ def pictures(evidence: Evidence, outcome: membership.Outcome) -> Pictures:
         persistence=persistence.sweep(evidence),
         radii=tuple(_radius(claim.region, unit) for claim in evidence.redirections),
         unit=unit,
+        frontier=frontier(evidence, rebuilt),
         tables=_membership_table(outcome),
     )

@@ -117,8 +117,9 @@ def _region(fields: Fields) -> Region:
         data = fields.text("radiusData")
         if parse_decimal(data) < 0:
             raise Schema("the radius in data units is negative")
-        steps = _whole(fields, "steps") if fields.has("steps") else 0
-        if fields.has("steps") and not steps:
+        stated = fields.has("steps")
+        steps = _whole(fields, "steps") if stated else 0
+        if stated and not steps:
             raise Schema("no steps are spelled by leaving them out")
         return Region(norm=norm, radius=radius, radius_data=data, steps=steps)  # type: ignore[arg-type]
 
