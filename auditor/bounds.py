@@ -1,18 +1,16 @@
-"""Exact decisions about the sketch gate: is a claimed core inside its item's box, and whose item fires first.
+"""Exact decisions about the sketch gate: is a claimed core inside its item's box.
 
 Proves, in integers and with no rounding anywhere: that every grid point of a claimed region
-makes the claimed item's sketch test true (`prove_sketch_core`), that no earlier item with
-another row can fire there (`first_conflicts`), that the float32 program computes the sketch
-without rounding (`inexact_sums`), and how large a ball in data units a number of grid steps
+makes the claimed item's sketch test true (`prove_sketch_core`), that the float32 program computes
+the sketch without rounding (`inexact_sums`), and how large a ball in data units a number of grid steps
 covers (`data_radius`). Where a core is *not* inside its box the answer is a grid point of the
 region at which the item does not fire.
 
 Assumes that `Patch` and `InputSchema` were parsed, and that the composed file was compared with
-`auditor.compose`. Does not look at logits (`auditor.rows`) nor run anything
-(`auditor.execute`). An overlap of hulls is not yet an input: a conflict means "not proven",
-not "refuted", unless its point is replayed.
+`auditor.compose`. Does not look at logits (`auditor.rows`), nor at whose item fires first
+(`auditor.conflicts`), nor run anything (`auditor.execute`).
 
-Source: SPEC 7.9, 11.6, 11.7; the radius is Hölder's inequality made exact by
+Source: SPEC 7.9, 11.6; the radius is Hölder's inequality made exact by
 using each column's own clipped range.
 """
 
@@ -23,9 +21,8 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from auditor.rows import distinct_rows
 from protocol.errors import AuditorError
-from protocol.model.patch import Patch, SketchGate
+from protocol.model.parts import SketchGate
 from protocol.model.schema import InputSchema
 
 EXACT_FLOAT32 = 2**24
@@ -240,60 +237,6 @@ def _corner(
     """
     towards_high = weights > 0 if rises else weights < 0
     return np.where(weights == 0, centre, np.where(towards_high, high, low))
-
-
-def first_conflicts(
-    patch: Patch, proof: CoreProof, item: Integer[np.ndarray, " record"]
-) -> Integer[np.ndarray, " record"]:
-    """Index of the first earlier item with a different row whose box meets the record's core hull, or -1.
-
-    The first item that fires wins, so later items cannot matter, nor earlier ones that give the
-    same bits. The test is on hulls: -1 proves that there is no conflict; an index does not yet
-    prove that there is one.
-
-    Args:
-        patch: the patch; must have a gate.
-        proof: what `prove_sketch_core` returned for these records.
-        item: the same claimed items.
-
-    Raises:
-        AuditorError: when the patch has no gate.
-    """
-    gate = patch.gate
-    if gate is None:
-        raise AuditorError("the patch has no gate")
-    rows = distinct_rows(patch.rows)[patch.row_of_item]
-    item = _whole("item", item, 1)
-    result = np.full(item.size, -1, np.int64)
-    if not item.size:
-        return result
-    # One contiguous vector per component; the most selective component first empties the table early.
-    lows, highs = (np.ascontiguousarray(bound.T.astype(np.int64)) for bound in (gate.low, gate.high))
-    width = (highs - lows).mean(axis=1) + (proof.hull_high - proof.hull_low).mean(axis=0)
-    order = np.argsort(width / (lows.max(axis=1) - lows.min(axis=1) + 1.0), kind="stable")
-    by_item = np.argsort(item, kind="stable")
-    step = max(1, _BLOCK_ELEMENTS // max(1, lows.shape[1]))
-    for start in range(0, item.size, step):
-        block = by_item[start : start + step]
-        earlier = int(item[block].max())
-        own = item[block, None]
-        alive = (np.arange(earlier) < own) & (rows[:earlier] != rows[own])
-        done = 0
-        while done < len(order) and int(np.count_nonzero(alive)) * 16 > alive.size:
-            component = order[done]
-            alive &= lows[component, :earlier] <= proof.hull_high[block, component, None]
-            alive &= highs[component, :earlier] >= proof.hull_low[block, component, None]
-            done += 1
-        record, other = np.nonzero(alive)
-        for component in order[done:]:
-            kept = (lows[component, other] <= proof.hull_high[block[record], component]) & (
-                highs[component, other] >= proof.hull_low[block[record], component]
-            )
-            record, other = record[kept], other[kept]
-        # nonzero() is in row-major order, so the first occurrence of a record has its least item.
-        first, where = np.unique(record, return_index=True)
-        result[block[first]] = other[where]
-    return result
 
 
 def _column_radius(scale: Fraction, offset: Fraction, low: int, high: int, steps: int) -> Fraction:

@@ -1,6 +1,6 @@
 """What base model + patch must compose to, and where a deployed file differs from it.
 
-Proves: that a deployed graph is the base graph with exactly the patch's gate, rows and caps
+Proves: that a deployed graph is the base graph with exactly the patch's gates, heads and caps
 behind it, node by node and bit by bit; two protobuf files can spell one graph in many ways, so
 files themselves are not compared. This is the auditor's own construction from the text of
 the SPEC, made without the owner's code.
@@ -8,83 +8,144 @@ the SPEC, made without the owner's code.
 Assumes parsed arguments. Does not run anything, and does not decide whether the patch does what
 is claimed for it.
 
-Source: SPEC 7.9, steps 1 to 11 and caps; the step numbers below are those.
+Source: SPEC 7.9; the step numbers below are those, the screen is `auditor.screen`.
 """
 
 import numpy as np
 
 from auditor.bounds import inexact_sums
 from auditor.rows import nearest_float32
+from auditor.screen import screened
+from auditor.tail import PREFIX, Tail
 from protocol.errors import AuditorError
-from protocol.model.graph import Attribute, Graph, Node
-from protocol.model.operators import GATE_OPSET, make_node
-from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.check import check_graph
+from protocol.model.graph import Graph, Node
+from protocol.model.operators import GATE_OPSET
+from protocol.model.patch import (
+    AffineHead,
+    AlwaysGate,
+    Cap,
+    FeatureGate,
+    Gate,
+    Part,
+    Patch,
+    RegionGate,
+    SetHead,
+    SketchGate,
+)
 from protocol.model.schema import InputSchema
 
-PREFIX = "prune/"
 OUTPUT = "prune/output"
 
 
-class _Tail:
-    """The nodes and constants that come after the base's."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.constants: dict[str, np.ndarray] = {}
-
-    def constant(self, name: str, array: np.ndarray) -> str:
-        self.constants[PREFIX + name] = array
-        return PREFIX + name
-
-    def apply(self, op: str, name: str, *inputs: str, **attributes: Attribute) -> str:
-        self.nodes.append(make_node(op, inputs, PREFIX + name, **attributes))
-        return PREFIX + name
-
-    def axes(self, axis: int) -> str:
-        return self.constant(f"axes{axis}", np.array([axis], np.int64))
+def _screened(gate: Gate) -> bool:
+    return isinstance(gate, SketchGate) and gate.screen is not None
 
 
-def _gate(tail: _Tail, x: str, schema: InputSchema, gate: SketchGate) -> str:
-    """Steps 1 to 7: which items fire, as zeros and ones [N, m]."""
-    flat = tail.apply("Flatten", "flat", x, axis=1)
-    scaled = tail.apply("Mul", "scaled", flat, tail.constant("scale", np.array(schema.scale, np.float32)))
-    affine = tail.apply("Add", "affine", scaled, tail.constant("offset", np.array(schema.offset, np.float32)))
-    rounded = tail.apply("Round", "rounded", affine)
-    raised = tail.apply("Max", "raised", rounded, tail.constant("low", schema.low.astype(np.float32)))
-    grid = tail.apply("Min", "grid", raised, tail.constant("high", schema.high.astype(np.float32)))
-    # The edges are formed in float64, where integers and halves of this size are exact, then rounded once.
-    low_edge = tail.constant("low_edge", (schema.low - 0.5).astype(np.float32))
-    high_edge = tail.constant("high_edge", (schema.high + 0.5).astype(np.float32))
-    above = tail.apply("GreaterOrEqual", "above", affine, low_edge)
-    below = tail.apply("LessOrEqual", "below", affine, high_edge)
-    in_columns = tail.apply("And", "in_columns", above, below)
-    as_float = tail.apply("Cast", "in_columns_float", in_columns, to=1)
-    inside = tail.apply("ReduceMin", "inside", as_float, tail.axes(1), keepdims=1)
-    # The manifest stores S as [component, feature]; the program multiplies rows of records by its transpose.
-    sketch = tail.constant("sketch", np.ascontiguousarray(gate.matrix.T.astype(np.float32)))
-    sketched = tail.apply("MatMul", "sketched", grid, sketch)
-    row = tail.apply("Unsqueeze", "sketched_row", sketched, tail.axes(1))
-    over = tail.apply("GreaterOrEqual", "over", row, tail.constant("item_low", gate.low.astype(np.float32)))
-    under = tail.apply("LessOrEqual", "under", row, tail.constant("item_high", gate.high.astype(np.float32)))
-    between = tail.apply("And", "between", over, under)
-    between_float = tail.apply("Cast", "between_float", between, to=1)
-    matched = tail.apply("ReduceMin", "matched", between_float, tail.axes(2), keepdims=0)
-    return tail.apply("Mul", "hits", matched, inside)
+def _hits(tail: Tail, here: str, gate: Gate, *, flat: str, inside: str, grid: str) -> str:
+    """Steps 4 to 7: which items fire, as zeros and ones [N, m]."""
+    if isinstance(gate, AlwaysGate):
+        return inside
+    if isinstance(gate, RegionGate):
+        items, halves, features = gate.weights.shape
+        # Column k h + j is weights_kj; the program multiplies rows of records by it.
+        columns = np.ascontiguousarray(gate.weights.reshape(items * halves, features).T)
+        products = tail.apply("MatMul", here + "products", flat, tail.constant(here + "halves", columns))
+        sizes = tail.constant(here + "sizes", np.array([0, items, halves], np.int64))
+        row = tail.apply("Reshape", here + "row", products, sizes, allowzero=0)
+        bounds = tail.constant(here + "item_bounds", gate.bounds)
+        between = tail.apply("LessOrEqual", here + "between", row, bounds)
+        return tail.hits(here, between, inside)
+    if isinstance(gate, FeatureGate):
+        values = tail.apply("Flatten", here + "features", gate.tensor, axis=1)
+    else:
+        # The manifest stores S as [component, feature]; the program multiplies rows of records by its transpose.
+        sketch = tail.constant(here + "sketch", np.ascontiguousarray(gate.matrix.T.astype(np.float32)))
+        values = tail.apply("MatMul", here + "sketched", grid, sketch)
+    row = tail.apply("Unsqueeze", here + "row", values, tail.axes(1))
+    low = tail.constant(here + "item_low", gate.low.astype(np.float32))
+    high = tail.constant(here + "item_high", gate.high.astype(np.float32))
+    return tail.hits(here, tail.boxed(here, row, low, high), inside)
 
 
-def _select(tail: _Tail, hits: str, y: str, patch: Patch, name: str) -> str:
-    """Steps 8 to 11: the row of the first item that fires, else the base's output."""
-    first = tail.apply("ArgMax", "first", hits, axis=1, keepdims=0, select_last_index=0)
-    any_hit = tail.apply("ReduceMax", "any", hits, tail.axes(1), keepdims=1)
-    fired = tail.apply("Greater", "fired", any_hit, tail.constant("half", np.array(0.5, np.float32)))
-    row_of_item = tail.constant("row_of_item", np.array(patch.row_of_item, np.int64))
-    row_index = tail.apply("Gather", "row_index", row_of_item, first, axis=0)
-    rows = tail.constant("rows", np.array(patch.rows, np.float32))
-    row = tail.apply("Gather", "row", rows, row_index, axis=0)
-    return tail.apply("Where", name, fired, row, y)
+def _first(tail: Tail, here: str, gate: Gate, *, flat: str, inside: str, grid: str) -> tuple[str, str]:
+    """Steps 4 to 9: the first item that fires [N], and whether one fires [N, 1]."""
+    if isinstance(gate, SketchGate) and gate.screen is not None:
+        return screened(tail, here, flat, gate)
+    hits = _hits(tail, here, gate, flat=flat, inside=inside, grid=grid)
+    first = tail.apply("ArgMax", here + "first", hits, axis=1, keepdims=0, select_last_index=0)
+    any_hit = tail.apply("ReduceMax", here + "any", hits, tail.axes(1), keepdims=1)
+    return first, tail.apply("Greater", here + "fired", any_hit, tail.half())
 
 
-def _cap(tail: _Tail, selected: str, cap: Cap, *, index: int, patch: Patch, name: str) -> str:
+def _value(tail: Tail, here: str, part: Part, *, row_index: str, flat: str, y: str) -> str:
+    """Steps 10 to 12: what the output is where the part fires [N, C]."""
+    head = part.head
+    rows = tail.constant(here + "rows", head.rows)
+    if isinstance(head, SetHead):
+        return tail.apply("Gather", here + "value", rows, row_index, axis=0)
+    if isinstance(head, AffineHead):
+        maps = tail.constant(here + "maps", head.weights)
+        picked = tail.apply("Gather", here + "map", maps, row_index, axis=0)
+        wide = tail.apply("Unsqueeze", here + "wide", flat, tail.axes(1))
+        products = tail.apply("Mul", here + "products_of_map", picked, wide)
+        linear = tail.apply("ReduceSum", here + "linear", products, tail.axes(2), keepdims=0)
+        constant = tail.apply("Gather", here + "constant_row", rows, row_index, axis=0)
+        added = tail.apply("Add", here + "added", linear, constant)
+    else:
+        added = tail.apply("Gather", here + "added", rows, row_index, axis=0)
+    return tail.apply("Add", here + "value", y, added)
+
+
+def _part(tail: Tail, here: str, part: Part, *, flat: str, inside: str, grid: str, y: str) -> tuple[str, str]:
+    """Whether the part fires [N, 1], and its value [N, C]."""
+    first, fired = _first(tail, here, part.gate, flat=flat, inside=inside, grid=grid)
+    # Behind a screen "no item" is a number of its own, which needs a row to look up (and never to be used).
+    index = np.append(part.head.index, 0) if _screened(part.gate) else part.head.index
+    row_of_item = tail.constant(here + "row_of_item", index.astype(np.int64))
+    row_index = tail.apply("Gather", here + "row_index", row_of_item, first, axis=0)
+    return fired, _value(tail, here, part, row_index=row_index, flat=flat, y=y)
+
+
+def _parts(tail: Tail, base: Graph, patch: Patch) -> str:
+    """Steps 1 to 13: the selected output."""
+    gates = [part.gate for part in patch.parts]
+    flat = tail.apply("Flatten", "flat", base.input, axis=1)
+    affine = inside = grid = ""
+    if not all(map(_screened, gates)):
+        affine, inside = tail.inside("", flat)
+    if any(isinstance(gate, SketchGate) and gate.screen is None for gate in gates):
+        grid = tail.grid("", affine)
+    made = [
+        _part(tail, f"p{number}/", part, flat=flat, inside=inside, grid=grid, y=base.output)
+        for number, part in enumerate(patch.parts)
+    ]
+    selected = base.output
+    for number in reversed(range(len(made))):
+        name = f"p{number}/selected" if number or patch.caps else "output"
+        selected = tail.apply("Where", name, *made[number], selected)
+    return selected
+
+
+def _check_parts(base: Graph, schema: InputSchema, patch: Patch) -> None:
+    # Only what a gate can be wrong about with respect to this base; everything else was looked at when it was parsed.
+    types = check_graph(base) if any(isinstance(part.gate, FeatureGate) for part in patch.parts) else {}
+    made = {output for node in base.nodes for output in node.outputs}
+    for number, part in enumerate(patch.parts):
+        gate = part.gate
+        if isinstance(gate, SketchGate) and (reason := inexact_sums(gate, schema.low, schema.high)):
+            raise AuditorError(f"the gate of part {number} would not be exact: {reason}")
+        if isinstance(gate, FeatureGate):
+            if gate.tensor not in made:
+                raise AuditorError(f"part {number} looks at {gate.tensor[:80]!r}, which no node of the base makes")
+            values = int(np.prod(types[gate.tensor].shape[1:], dtype=np.int64))
+            if values != gate.low.shape[1]:
+                raise AuditorError(
+                    f"part {number} has boxes of {gate.low.shape[1]} values for {gate.tensor[:80]!r}, not its {values}"
+                )
+
+
+def _cap(tail: Tail, selected: str, cap: Cap, *, index: int, patch: Patch, name: str) -> str:
     """One cap: class c becomes at most the best of the classes without a cap, less the margin."""
     here = f"cap{index}/"
     removed = {other.klass for other in patch.caps}
@@ -110,7 +171,8 @@ def compose(base: Graph, schema: InputSchema, patch: Patch) -> Graph:
 
     Raises:
         AuditorError: base, schema and patch do not fit together, the base uses reserved names, or
-            the sketch could be rounded (`bounds.inexact_sums` says so without raising).
+            a sketch could be rounded (`bounds.inexact_sums` says so without raising), a screen cannot be proven
+            for the schema, or a gate looks at a tensor that the base does not make.
     """
     names = [base.input, *base.initialisers, *(name for node in base.nodes for name in (node.name, *node.outputs))]
     if reserved := [name for name in names if name.startswith(PREFIX)]:
@@ -122,13 +184,9 @@ def compose(base: Graph, schema: InputSchema, patch: Patch) -> Graph:
         )
     if schema.shape != base.input_shape:
         raise AuditorError(f"the input schema is for records of shape {schema.shape}, not {base.input_shape}")
-    if patch.gate is not None and (reason := inexact_sums(patch.gate, schema.low, schema.high)):
-        raise AuditorError(f"the gate would not be exact: {reason}")
-    tail = _Tail()
-    selected = base.output
-    if patch.gate is not None:
-        hits = _gate(tail, base.input, schema, patch.gate)
-        selected = _select(tail, hits, base.output, patch, "selected" if patch.caps else "output")
+    _check_parts(base, schema, patch)
+    tail = Tail(schema)
+    selected = _parts(tail, base, patch) if patch.parts else base.output
     for index, cap in enumerate(patch.caps):
         name = f"cap{index}/output" if index < len(patch.caps) - 1 else "output"
         selected = _cap(tail, selected, cap, index=index, patch=patch, name=name)

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32, Int
 from auditor import compose
 from auditor.case import Case
 from auditor.execute import Program
+from auditor.memory import batch_limit
 from auditor.profile import Profile
 from auditor.transcript import Transcript
 from protocol.claims import ClassRemoval, NoRedirection, Redirection
@@ -32,8 +33,6 @@ Logits = Float32[np.ndarray, "record class"]
 Progress = Callable[[str, float], None]
 _MAX_CAPPED = 1 << 25
 """Classes times caps of a patch: each cap of the composed graph names all other classes."""
-_MAX_HITS = 1 << 26
-"""Comparisons of items' boxes in one step of the interpreter; decides how many records it takes at a time."""
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, OverflowError,
     NotImplementedError, zipfile.BadZipFile, zlib.error,
@@ -138,8 +137,8 @@ class Evidence:
 
     @cached_property
     def _batch(self) -> int:
-        gate = self.case.patch.gate if self.case.patch is not None else None
-        return min(256, max(1, _MAX_HITS // gate.low.size)) if gate is not None else 256
+        assert isinstance(self.composed, Graph)
+        return batch_limit(self.composed)
 
     def run(self, values: Grid) -> tuple[Logits, Logits]:
         """The base's and the patched model's outputs on grid values, from one run of one program."""
@@ -150,14 +149,6 @@ class Evidence:
         outputs = (self.case.base.output, self.composed.output)
         before, after = self._program(inputs, outputs=outputs, batch=self._batch)
         return before, after
-
-    def before(self, values: Grid) -> Logits:
-        """The base's outputs alone, from the same program."""
-        assert self.case.base is not None
-        assert self.case.schema is not None
-        inputs = self.case.schema.dequantise(values)
-        (found,) = self._program(inputs, outputs=(self.case.base.output,), batch=self._batch)
-        return found
 
     @cached_property
     def redirections(self) -> tuple[Redirection, ...]:

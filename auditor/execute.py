@@ -28,8 +28,9 @@ from torch.nn import functional
 
 from protocol.errors import AuditorError
 from protocol.model.graph import Graph, Node
+from protocol.model.operators import INT64
 
-Kernel = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
+Kernel = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor | tuple[Tensor, ...]]
 
 
 @contextmanager
@@ -120,8 +121,19 @@ def _reduce(reduce: Callable[[Tensor, list[int], bool], Tensor]) -> Kernel:
 
 
 def _gather(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
-    # A list of indices from 0 up; index_select refuses any other, where indexing would count from the end.
-    return inputs[0].index_select(attributes["axis"], inputs[1])
+    # Indices from 0 up; index_select refuses any other, where indexing would count from the end.
+    (data, index), axis = inputs, attributes["axis"]
+    return data.index_select(axis, index.reshape(-1)).reshape(*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
+
+
+def _cast(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+    # NaN, infinity and what int64 cannot hold become some integer; a composed graph cuts it to a range.
+    return inputs[0].to(torch.int64 if attributes["to"] == INT64 else torch.float32)
+
+
+def _scatter(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+    data, index, updates = inputs
+    return data.scatter_reduce(attributes["axis"], index, updates, "amin", include_self=True)
 
 
 OPERATORS: Mapping[str, Kernel] = {
@@ -146,10 +158,13 @@ OPERATORS: Mapping[str, Kernel] = {
     "LessOrEqual": lambda inputs, _: inputs[0] <= inputs[1],  # false for NaN, like the next two
     "GreaterOrEqual": lambda inputs, _: inputs[0] >= inputs[1],
     "Greater": lambda inputs, _: inputs[0] > inputs[1],
+    "Less": lambda inputs, _: inputs[0] < inputs[1],
     "And": lambda inputs, _: inputs[0] & inputs[1],
-    "Cast": lambda inputs, _: inputs[0].to(torch.float32),
+    "BitwiseAnd": lambda inputs, _: inputs[0] & inputs[1],
+    "Cast": _cast,
     "ReduceMin": _reduce(torch.amin),
     "ReduceMax": _reduce(torch.amax),
+    "ReduceSum": _reduce(torch.sum),
     # torch documents the first index among equals, as ONNX does for select_last_index = 0.
     "ArgMax": lambda inputs, attributes: torch.argmax(inputs[0], attributes["axis"], bool(attributes["keepdims"])),
     "Unsqueeze": lambda inputs, _: inputs[0].unsqueeze(int(inputs[1])),
@@ -157,8 +172,17 @@ OPERATORS: Mapping[str, Kernel] = {
     "Where": lambda inputs, _: torch.where(
         inputs[0], inputs[1], inputs[2]
     ),  # a selection: NaN in the branch not taken does no harm
+    "Split": lambda inputs, attributes: inputs[0].tensor_split(attributes["num_outputs"], attributes["axis"]),
+    "NonZero": lambda inputs, _: torch.nonzero(inputs[0]).T,  # places in row-major order, as ONNX lists them
+    "ScatterElements": _scatter,
 }
 """What each operator of the profile computes; attributes are complete, as `operators.normalise` left them."""
+
+
+def apply(node: Node, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What a node makes of its inputs, by name."""
+    made = OPERATORS[node.op](inputs, node.attributes)
+    return dict(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
 
 
 def needed_nodes(graph: Graph, outputs: Sequence[str]) -> tuple[Node, ...]:
@@ -212,10 +236,12 @@ class Program:
         Args:
             x: the records as the model takes them; NaN and infinities are allowed.
             outputs: names of tensors made from the input; None for the graph's output alone.
-            batch: records per run, at least 1. Give the same one where bits are to be compared.
+            batch: records per run, at least 1. Give the same one where bits are to be compared; `memory.batch_limit`
+                says how many a graph should be given.
 
         Returns:
-            The output's array, or one array per named tensor. Nothing is kept between calls.
+            The output's array, or one array per named tensor (of a list of places, what the batches list, one after
+            another). Nothing is kept between calls.
 
         Raises:
             AuditorError: `x` is not what the graph takes, an output is unknown, or a node can't
@@ -248,7 +274,7 @@ class Program:
         for place, node in enumerate(nodes):
             inputs = [values[name] if name in values else self._constants[name] for name in node.inputs]
             try:
-                values[node.outputs[0]] = OPERATORS[node.op](inputs, node.attributes)
+                values |= apply(node, inputs)
             except (RuntimeError, IndexError, TypeError, ValueError) as error:
                 raise AuditorError(f"can't run {node.op}: {error}", where=node.name) from None
             # An activation is let go after its last use: a deep net over large images would not fit otherwise.

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from auditor.execute import OPERATORS, float32_arithmetic, tensor
+from auditor.execute import apply, float32_arithmetic, tensor
 from auditor.shadow_cache import load_chunk, store_chunk
 from protocol.digests import jcs_digest, sha256_hex
 from protocol.errors import AuditorError
@@ -155,7 +155,7 @@ class _Network:
                 for name, old, new in zip(node.inputs[3:], inputs[3:], fresh, strict=True):
                     averages[name] = (1 - _RUNNING) * old + _RUNNING * new
                 inputs = [*inputs[:3], mean, variance]
-            tensors[node.outputs[0]] = OPERATORS[node.op](inputs, node.attributes)
+            tensors |= apply(node, inputs)
         return tensors[self.graph.output], averages
 
 

@@ -123,8 +123,8 @@ def self_check(job: Job, result: Result, patched: Graph) -> None:
     sample = np.flatnonzero(~gone)[:: max(1, int((~gone).sum()) // _SPARED)]
     inputs = workspace.schema.dequantise(own.values[sample])
     # Before the caps, which lower a removed class's logit for every input, nothing but the gate may act.
-    gated = result.patch.gate is not None
-    uncapped = ("prune/selected" if result.patch.caps else patched.output) if gated else workspace.base.output
+    gated = bool(result.patch.parts)
+    uncapped = ("prune/p0/selected" if result.patch.caps else patched.output) if gated else workspace.base.output
     final, selected, before = program(inputs, outputs=(patched.output, uncapped, workspace.base.output))
     for removal in result.claims:
         if isinstance(removal, ClassRemoval) and (final.argmax(axis=1) == removal.klass).any():

@@ -7,6 +7,7 @@ similar shortcuts stay off, and everything runs on the CPU. Does not train; see 
 Source: SPEC 7.3 (operators); ONNX operator reference.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
@@ -18,9 +19,13 @@ from torch.nn import functional
 
 from owner.windows import average_pool, convolution, max_pool
 from protocol.errors import OwnerError
-from protocol.model.profile import Graph, Node, check_graph
+from protocol.model.operators import INT64
+from protocol.model.profile import BATCH, Graph, Node, check_graph
+from protocol.model.tensor_types import TensorType
 
 Apply = Callable[[Node, Sequence[Tensor]], Tensor]
+_FAR = 2.0**40
+"""Beyond any cell of a screen, and exact as float32 and int64."""
 _ACTIVATION_BUDGET = 1 << 26
 """Elements of the largest activation of one batch: 256 MiB of float32."""
 
@@ -54,7 +59,26 @@ def _argmax(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _gather(node: Node, inputs: Sequence[Tensor]) -> Tensor:
-    return torch.index_select(inputs[0], _number(node, "axis"), inputs[1])
+    table, index = inputs
+    axis = _number(node, "axis")
+    picked = torch.index_select(table, axis, index.reshape(-1))
+    return picked.reshape(*table.shape[:axis], *index.shape, *table.shape[axis + 1 :])
+
+
+def _cast(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    if _number(node, "to") != INT64:
+        return inputs[0].to(torch.float32)
+    # NaN may become any integer (SPEC 7.9); here it becomes 0, for torch leaves it to the machine.
+    return torch.nan_to_num(inputs[0], nan=0.0, posinf=_FAR, neginf=-_FAR).clamp(-_FAR, _FAR).to(torch.int64)
+
+
+def _scatter(_: Node, inputs: Sequence[Tensor]) -> Tensor:
+    data, index, updates = inputs
+    return data.scatter_reduce(0, index, updates, reduce="amin", include_self=True)
+
+
+def _split(_: Node, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return inputs[0].chunk(2, dim=1)
 
 
 def _reduce(reduce: Callable[..., Tensor]) -> Apply:
@@ -98,19 +122,30 @@ OPERATORS: Mapping[str, Apply] = {
     "GreaterOrEqual": _plain(torch.ge),
     "Greater": _plain(torch.gt),
     "And": _plain(torch.logical_and),
-    "Cast": _plain(lambda x: x.to(torch.float32)),
+    "Cast": _cast,
     "ReduceMin": _reduce(torch.amin),
     "ReduceMax": _reduce(torch.amax),
+    "ReduceSum": _reduce(torch.sum),
     "ArgMax": _argmax,
     "Unsqueeze": lambda _, inputs: inputs[0].unsqueeze(int(inputs[1][0])),
     "Gather": _gather,
     "Where": _plain(torch.where),
+    "Less": _plain(torch.lt),
+    "BitwiseAnd": _plain(torch.bitwise_and),
+    "NonZero": _plain(lambda x: x.nonzero().T),
+    "ScatterElements": _scatter,
 }
 
 
 def constants(graph: Graph) -> dict[str, Tensor]:
     """The graph's constants as tensors of their own (a copy: torch has no read-only tensors)."""
     return {name: torch.tensor(array) for name, array in graph.initialisers.items()}
+
+
+def _most(shape: tuple[int, ...], types: Mapping[str, TensorType]) -> int:
+    # Values for one record; along a list of places, as many as it could have.
+    lists = [math.prod(found.places[1:]) for found in types.values() if found.places is not None]
+    return math.prod(shape[1:]) * (1 if shape[0] == BATCH else max(lists))
 
 
 class Program:
@@ -128,7 +163,7 @@ class Program:
         self.graph = graph
         self._constants = constants(graph)
         self._activations = {name: found for name, found in types.items() if found.batched}
-        largest = max(int(np.prod(found.shape[1:])) for found in self._activations.values())
+        largest = max(_most(found.shape, types) for found in self._activations.values())
         self._batch = max(1, _ACTIVATION_BUDGET // largest)
         self._last_use = {name: node.outputs[0] for node in graph.nodes for name in node.inputs}
 
@@ -175,7 +210,10 @@ class Program:
             values = {self.graph.input: torch.from_numpy(np.array(x))}
             for node in self.graph.nodes:
                 inputs = [values[name] if name in values else self._constants[name] for name in node.inputs]
-                values[node.outputs[0]] = OPERATORS[node.op](node, inputs)
+                if node.op == "Split":
+                    values |= zip(node.outputs, _split(node, inputs), strict=True)
+                else:
+                    values[node.outputs[0]] = OPERATORS[node.op](node, inputs)
                 for name in node.inputs:  # what nobody reads again need not stay in memory
                     if self._last_use[name] == node.outputs[0] and name not in names:
                         values.pop(name, None)

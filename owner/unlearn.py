@@ -167,7 +167,7 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
         )
     finish_folder(options.out)
     return Outcome(
-        certificate=envelope, claims=len(result.claims), notes=result.notes, redirected=result.patch.gate is not None
+        certificate=envelope, claims=len(result.claims), notes=result.notes, redirected=bool(result.patch.parts)
     )
 
 

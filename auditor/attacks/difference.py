@@ -21,7 +21,8 @@ from auditor.attacks.observation import Unavailable
 from auditor.attacks.properties import Property, area
 from auditor.attacks.subjects import Grid, Model, Subjects, ask
 from protocol.errors import AuditorError
-from protocol.model.patch import MAX_SUM, Patch, SketchGate
+from protocol.model.parts import MAX_SUM, Part, SetHead, SketchGate
+from protocol.model.patch import Patch
 
 
 def choose_decoys(
@@ -50,31 +51,29 @@ def decoy_patch(
     """Return the patch moved from its records to others: same sketch, same widths around the new centres.
 
     Args:
-        patch: with a sketch gate.
+        patch: of one part: a sketch gate whose head sets rows.
         records: grid values of the record of each item, in the items' order.
         decoys: grid values of the record to put in each one's place.
         rows: logits for each decoy, such as a model gives that never saw it; None keeps the item's own.
 
     Raises:
-        AuditorError: the patch has no sketch gate, or the arrays do not fit it.
+        AuditorError: the patch is another one, or the arrays do not fit it.
     """
-    gate = patch.gate
-    if not isinstance(gate, SketchGate):
-        raise AuditorError("decoys are made for a sketch gate")
-    items = len(gate.low)
+    gates = [part.gate for part in patch.parts]
+    if len(gates) != 1 or not isinstance(gates[0], SketchGate):
+        raise AuditorError("decoys are made for a patch of one part, with a sketch gate")
+    (part,), gate = patch.parts, gates[0]
+    if not isinstance(part.head, SetHead):
+        raise AuditorError("decoys are made for a head that sets rows")
+    items = gate.items
     if records.shape != (items, patch.features) or decoys.shape != records.shape:
         raise AuditorError(f"decoys need a record and a substitute for each of {items} items")
     shift = (decoys.astype(np.int64) - records) @ gate.matrix.T.astype(np.int64)
     low, high = (np.clip(bound + shift, -MAX_SUM, MAX_SUM).astype(np.int32) for bound in (gate.low, gate.high))
-    own = patch.rows[patch.row_of_item] if rows is None else rows
-    return Patch(
-        features=patch.features,
-        classes=patch.classes,
-        gate=SketchGate(matrix=gate.matrix, low=low, high=high),
-        rows=np.ascontiguousarray(own, dtype=np.float32),
-        row_of_item=np.arange(items, dtype=np.int64),
-        caps=patch.caps,
-    )
+    own = part.head.rows[part.head.index] if rows is None else rows
+    head = SetHead(rows=np.ascontiguousarray(own, dtype=np.float32), index=np.arange(items, dtype=np.int64))
+    moved = Part(gate=SketchGate(matrix=gate.matrix, low=low, high=high, screen=gate.screen), head=head)
+    return Patch(features=patch.features, classes=patch.classes, parts=(moved,), caps=patch.caps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

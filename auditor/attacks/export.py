@@ -23,7 +23,7 @@ from jaxtyping import Float, Float32
 from auditor.attacks.observation import Unavailable
 from auditor.attacks.properties import Property, share
 from auditor.attacks.subjects import Subjects, ask
-from auditor.compose import PREFIX
+from auditor.tail import PREFIX
 from protocol.errors import AuditorError
 from protocol.model.graph import Graph
 from protocol.model.profile import serialise
@@ -36,7 +36,8 @@ def _base(graph: Graph) -> Graph:
     """The part of a composed graph that was there before the patch."""
     nodes = tuple(node for node in graph.nodes if not node.name.startswith(PREFIX))
     made = {node.outputs[0] for node in nodes}
-    read = [name for node in graph.nodes if node.name.startswith(PREFIX) for name in node.inputs if name in made]
+    # The one that a selection falls back to; a gate may read other tensors of the base.
+    read = [node.inputs[2] for node in graph.nodes if node.op == "Where" and node.inputs[2] in made]
     constants = {name: array for name, array in graph.initialisers.items() if not name.startswith(PREFIX)}
     return replace(graph, nodes=nodes, initialisers=constants, output=read[0] if read else graph.output)
 

@@ -23,7 +23,7 @@ from scipy import optimize
 
 from auditor.attacks.observation import Unavailable
 from auditor.attacks.properties import Property
-from auditor.execute import OPERATORS, float32_arithmetic, needed_nodes, tensor
+from auditor.execute import apply, float32_arithmetic, needed_nodes, tensor
 from protocol.errors import AuditorError
 from protocol.model.graph import Graph
 from protocol.model.schema import InputSchema
@@ -193,7 +193,7 @@ class FeatureMaterial:
         constants = {name: tensor(array) for name, array in self.graph.initialisers.items()}
         for node in needed_nodes(self.graph, (self.name,)):
             arguments = [values[name] if name in values else constants[name] for name in node.inputs]
-            values[node.outputs[0]] = OPERATORS[node.op](arguments, node.attributes)
+            values |= apply(node, arguments)
         if self.name not in values:
             raise AuditorError(f"the graph computes no tensor named {self.name!r}")
         return values[self.name].flatten(1)

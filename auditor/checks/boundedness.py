@@ -1,7 +1,8 @@
 """boundedness: can the patch do anything beyond its heads' table, and is it larger than what was asked needs?
 
 Exact, from the patch: outputs are rows of a finite table or the base's, capped; every item belongs to a
-claim about a requested record, every capped class to a claim and a request. Bits hidden inside legitimate
+claim about a requested record, every capped class to a claim and a request. What a map adds is looked at on the
+reference records, and bounded over all inputs. Bits hidden inside legitimate
 values are out of reach.
 """
 
@@ -9,6 +10,31 @@ import numpy as np
 
 from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
+from protocol.model.parts import AffineHead
+
+
+def _maps(evidence: Evidence, *, whole: bool) -> list[float]:
+    """The most that the affine heads add: on the reference records, or at most on all inputs inside the columns."""
+    patch, schema, reference = evidence.case.patch, evidence.case.schema, evidence.reference
+    assert patch is not None
+    heads = [part.head for part in patch.parts if isinstance(part.head, AffineHead)]
+    if not heads or schema is None or (reference is None and not whole):
+        return []
+    if whole:
+        ends = np.stack([schema.low - 0.5, schema.high + 0.5])
+        with np.errstate(over="ignore"):
+            x = (ends - schema.offset) / schema.scale.astype(np.float64)
+        middle, spread = x.mean(axis=0), np.abs(x[1] - x[0]) / 2
+        return [
+            float((np.abs(head.weights @ middle + head.rows) + np.abs(head.weights) @ spread).max()) for head in heads
+        ]
+    assert reference is not None
+    known = schema.dequantise(reference.values).reshape(len(reference.values), -1).astype(np.float64)
+    most = 0.0
+    for head in heads:
+        for weights, row in zip(head.weights, head.rows, strict=True):
+            most = max(most, float(np.abs(known @ weights.T.astype(np.float64) + row).max()))
+    return [most]
 
 
 def check(evidence: Evidence) -> CheckResult:
@@ -24,7 +50,7 @@ def check(evidence: Evidence) -> CheckResult:
     def accuse(message: str) -> None:
         findings.append(Finding(threat="hidden-payload", check="boundedness", message=message))
 
-    items = len(patch.row_of_item)
+    items, rows = patch.items, sum(len(part.head.rows) for part in patch.parts)
     # A claim about something that nobody asked for accounts for nothing: it would be a way to other people's outputs.
     if evidence.lists_known:
         strangers = {claim.record for claim in evidence.redirections} - evidence.requested
@@ -45,15 +71,15 @@ def check(evidence: Evidence) -> CheckResult:
         accuse(f"the patch caps class {stray[0]}, which no request and claim are about")
     facts: dict[str, object] = {
         "items": items,
-        "rows": len(patch.rows),
+        "rows": rows,
         "caps": len(patch.caps),
         "bytes": case.patch_bytes,
         "bytes_per_record": case.patch_bytes // max(1, items),
     }
     unsure = "" if evidence.lists_known else "Which records were requested is not known."
-    if len(patch.rows) or patch.caps:
-        heads = np.append(np.abs(patch.rows.astype(np.float64)), [float(cap.margin) for cap in patch.caps])
-        largest = float(heads.max())
+    if rows or patch.caps:
+        heads = [float(np.abs(part.head.rows).max()) for part in patch.parts]
+        largest = max([*heads, *_maps(evidence, whole=False), *(float(cap.margin) for cap in patch.caps)])
         facts["largest_logit"] = largest
         factor = float(evidence.profile.levels["boundedness"]["logit_factor_at_most"])
         if "reference" in evidence.others:
@@ -67,6 +93,8 @@ def check(evidence: Evidence) -> CheckResult:
                 )
             else:
                 facts["largest_base_logit"] = base
+                if max(_maps(evidence, whole=True), default=0.0) > factor * base:
+                    unsure = f"A map in the patch can add over {factor:g} times the base's largest logit somewhere."
         else:
             unsure = evidence.reference_missing or "Without reference data the heads cannot be compared with the base."
     if findings:
@@ -82,6 +110,6 @@ def check(evidence: Evidence) -> CheckResult:
     return CheckResult(
         check="boundedness",
         verdict="CONSISTENT",
-        summary=f"The patch can only put out its {len(patch.rows)} rows, and has nothing that no claim needs.",
+        summary=f"The patch can only put out or add its {rows} rows, and has nothing that no claim needs.",
         evidence=facts,
     )

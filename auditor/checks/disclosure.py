@@ -7,12 +7,15 @@ the first two cannot undo). The best one counts. Compared with guessing the mean
 that fires on a record also confirms it to whoever tries candidates: inherent, and not what is measured here.
 """
 
+from collections import Counter
+
 import numpy as np
 import torch
 
 from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
 from protocol.claims import Region
+from protocol.model.parts import AlwaysGate, SketchGate
 
 _RESAMPLES = 400
 _STEPS = 200
@@ -71,20 +74,36 @@ def check(evidence: Evidence) -> CheckResult:
     patch, schema = evidence.case.patch, evidence.case.schema
     if patch is None or schema is None:
         return CheckResult(check="disclosure", verdict="INCONCLUSIVE", summary="The patch cannot be read.")
-    if patch.gate is None:
+    if not patch.parts:
         return CheckResult(
             check="disclosure", verdict="CONSISTENT", summary="The patch stores nothing about any single record."
         )
+    if all(isinstance(part.gate, AlwaysGate) for part in patch.parts):
+        return CheckResult(
+            check="disclosure", verdict="INCONCLUSIVE", summary="No attack is known here on a patch without items."
+        )
     values, labels, claims = evidence.claimed_records
-    usable = [n for n, claim in enumerate(claims) if claim.item < len(patch.row_of_item)]
+    # One sketch is attacked: the one that most of the claims are about.
+    places = [patch.place(claim.item) if claim.item < patch.items else None for claim in claims]
+    counts = Counter(
+        place.part for place in places if place is not None and isinstance(patch.parts[place.part].gate, SketchGate)
+    )
+    chosen = counts.most_common(1)[0][0] if counts else -1
+    usable = [n for n, place in enumerate(places) if place is not None and place.part == chosen]
+    others = sum(place is not None and place.part != chosen for place in places)
     if len(usable) > _LARGEST:
         usable = sorted(evidence.generator("disclosure-sample").choice(usable, _LARGEST, replace=False).tolist())
+    if others and not usable:
+        return CheckResult(
+            check="disclosure", verdict="INCONCLUSIVE", summary="No attack is known here on the patch's gates."
+        )
     if evidence.reference is None or not usable:
         reason = evidence.reference_missing if evidence.reference is None else "No record of the patch was opened."
         return CheckResult(check="disclosure", verdict="INCONCLUSIVE", summary=reason or "No reference data was given.")
-    gate = patch.gate
+    gate = patch.parts[chosen].gate
+    assert isinstance(gate, SketchGate)
     matrix = gate.matrix.astype(np.float64)
-    items = np.array([claims[n].item for n in usable])
+    items = np.array([patch.place(claims[n].item).item for n in usable])
     truth, own = values[usable].astype(np.float64), labels[usable]
     centre = (gate.low[items].astype(np.float64) + gate.high[items].astype(np.float64)) / 2
     span = (schema.high - schema.low).astype(np.float64)
@@ -133,6 +152,7 @@ def check(evidence: Evidence) -> CheckResult:
         "stored_numbers_per_record": int(gate.matrix.shape[0]),
         "features": int(schema.features),
         "level": level,
+        "records_of_other_parts": others,
     }
     if high < level:
         message = f"the records can be rebuilt from the patch: error {ratio:.3f} of guessing, by {best}"
@@ -142,6 +162,13 @@ def check(evidence: Evidence) -> CheckResult:
             summary=message[0].upper() + message[1:] + ".",
             evidence=facts,
             findings=(Finding(threat="patch-as-record", check="disclosure", message=message),),
+        )
+    if others and low >= level:
+        return CheckResult(
+            check="disclosure",
+            verdict="INCONCLUSIVE",
+            summary=f"{others} records belong to parts of the patch that were not attacked.",
+            evidence=facts,
         )
     if low < level:
         return CheckResult(

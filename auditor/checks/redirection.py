@@ -1,18 +1,21 @@
 """redirection: does the patched model give the claimed output on every record and its whole region?
 
-Proves, for a sketch gate: exactly, in integers, whether the claimed core lies in its item's box and
-meets no earlier box with another row (`bounds`); then the row has the property, by copying. Where the
-proof fails, an attained grid point outside the box is run through the composed model: if it violates
+Proves, for sketches that set a row: exactly, in integers, whether the claimed core lies in its item's box and
+meets no earlier box with another row; then the row has the property, by copying. Other gates and heads are proven
+by bounds on float32 programs (`parts_proof`). Where the proof
+fails, an attained grid point outside the box is run through the composed model: if it violates
 the claim, that is a counterexample. Replays (centre, corners, random points) find faults of the
 implementation; they prove nothing. Source: SPEC 13.4.6.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from auditor import bounds, flips, rows
+from auditor import bounds, flips, parts_proof, rows
+from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
@@ -37,6 +40,7 @@ class _Tally:
     open: list[str] = field(default_factory=list)
     inert: int = 0
     centre_failed: int = 0
+    integers: bool = True
 
 
 def holds(
@@ -63,13 +67,14 @@ def holds(
     return result
 
 
+def _matrices(patch: Patch, claims: tuple[Redirection, ...]) -> tuple[Int[np.ndarray, "component feature"] | None, ...]:
+    gates = [patch.parts[patch.place(claim.item).part].gate for claim in claims]
+    whole = {id(gate): gate.matrix.astype(np.int64) for gate in gates if isinstance(gate, SketchGate)}
+    return tuple(whole.get(id(gate)) for gate in gates)
+
+
 def _own_class(claim: Redirection, label: int) -> bool:
     return claim.target == "misclassify" and isinstance(claim.property, Argmax) and claim.property.klass == label
-
-
-def _row_property(patch: Patch, claim: Redirection, outputs: Float32[np.ndarray, "row class"]) -> bool:
-    row = outputs[int(patch.row_of_item[claim.item])]
-    return bool(holds((claim,), np.array([0]), row[None])[0])
 
 
 def check(evidence: Evidence) -> CheckResult:
@@ -127,10 +132,11 @@ def check(evidence: Evidence) -> CheckResult:
         )
     if not claims and not evidence.class_removals:
         return CheckResult(check="redirection", verdict="INCONCLUSIVE", summary="No redirection is claimed.")
+    means = "in exact integers" if tally.integers else "in exact integers or by bounds on float32 programs"
     return CheckResult(
         check="redirection",
         verdict="CONSISTENT",
-        summary="Every claim is proven for its whole region, in exact integers, and holds in replay.",
+        summary=f"Every claim is proven for its whole region, {means}, and holds in replay.",
         evidence=facts,
     )
 
@@ -186,15 +192,15 @@ def _probes(
     schema: InputSchema,
     values: Int[np.ndarray, "record feature"],
     reach: flips.Reach,
-    proof: bounds.CoreProof,
-    matrix: Int[np.ndarray, "component feature"],
+    examples: Mapping[int, bounds.Counterexample],
+    matrices: tuple[Int[np.ndarray, "component feature"] | None, ...],
     replayed: Int[np.ndarray, "replayed"],
     random: np.random.Generator,
 ) -> tuple[Int[np.ndarray, "point feature"], Int[np.ndarray, "point"]]:
-    """Points of some claims' regions, and whose they are: the records first, then corners, random and worst points."""
+    """Points of some claims' regions, and whose they are: corners, random points, those that a proof or flips name."""
     centre, own = values[replayed], reach.only(replayed)
     box = own.steps
-    probes, which = [centre], [replayed]
+    probes, which = [np.zeros((0, schema.features), np.int64)], [np.zeros(0, np.int64)]
     for offset in (-box, box, box * (2 * random.integers(0, 2, size=box.shape) - 1)):
         probes.append(np.clip(centre + offset, schema.low, schema.high))
         which.append(replayed)
@@ -203,13 +209,13 @@ def _probes(
         probes.append(flips.flipped(schema, near, own.flips, random))
         which.append(replayed)
     for number in replayed.tolist():
-        if number in proof.counterexamples:
-            probes.append(np.asarray(proof.counterexamples[number].point, dtype=np.int64)[None])
+        if number in examples:
+            probes.append(np.asarray(examples[number].point, dtype=np.int64)[None])
             which.append(np.array([number]))
-        if reach.flips[number]:
+        if reach.flips[number] and (matrix := matrices[number]) is not None:
             # Flips that push one component the furthest: the worst that a region of flips holds.
-            component = int((proof.hull_high[number] - proof.hull_low[number]).argmax())
-            weights = matrix[component].astype(np.int64)
+            low, high = flips.hull(matrix, schema, values[[number]], reach.only([number]))
+            weights = matrix[int((high - low)[0].argmax())]
             for rises in (False, True):
                 worst = flips.corner(weights, schema, values[number], reach.only([number]), rises=rises)
                 probes.append(worst[None])
@@ -249,38 +255,31 @@ def _check_records(
     evidence: Evidence,
     tally: _Tally,
 ) -> None:
-    gate: SketchGate | None = patch.gate
-    there = np.array([gate is not None and claim.item < len(patch.row_of_item) for claim in claims])
+    there = np.array([claim.item < patch.items for claim in claims])
     for claim, known in zip(claims, there, strict=True):
         if not known:
             tally.refuted.append(f"record {claim.record.hex()[:16]}: the patch has no item {claim.item}")
             tally.inert += 1
     claims = tuple(claim for claim, known in zip(claims, there, strict=True) if known)
     values, labels = values[there], labels[there]
-    if gate is None or not claims:
+    if not claims:
         return
     reach = flips.Reach.of(schema, tuple(claim.region for claim in claims))
-    item = np.array([claim.item for claim in claims], dtype=np.int64)
     names = [claim.record.hex()[:16] for claim in claims]
-    shape = np.array([claim.gate == "sketch" for claim in claims])
-    if not shape.all():
-        tally.open.append(f"{int((~shape).sum())} claims use a gate that this auditor cannot prove yet")
     if not flips.units(schema) and any(claim.region.norm == "hamming" and claim.region.radius for claim in claims):
         tally.open.append("a radius in flips is claimed, and no column of the input grid is binary or one-hot")
-    proof = flips.prove_core(gate, schema, centre=values, reach=reach, item=item)
-    conflicts = bounds.first_conflicts(patch, proof, item)
-    rounding = bounds.inexact_sums(gate, schema.low, schema.high)
-    outputs = rows.cap_rows(patch.rows, patch.caps)
-    right = np.array([_row_property(patch, claim, outputs) for claim in claims])
+    assert evidence.case.base is not None
+    cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
+    proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds)
+    tally.integers &= bool(proof.integers.all())
     honest_data = _honest_data(schema, claims, reach)
 
-    # Replay: what is not proven, for there a counterexample may be, and of what is proven a random part.
+    # Replay: every record; the regions of what is not proven, for there a counterexample may be, and of some proven ones.
     random = evidence.generator("redirection")
-    open_ = ~(proof.proven & (conflicts < 0) & right)
-    chosen = np.zeros(len(claims), dtype=bool)
+    chosen = np.array([bool(reason) for reason in proof.reasons])
     chosen[random.permutation(len(claims))[:_REPLAYED]] = True
-    replayed = np.flatnonzero(chosen | open_)
-    points, owner = _probes(schema, values, reach, proof, gate.matrix, replayed, random)
+    replayed = np.flatnonzero(chosen)
+    points, owner = _probes(schema, values, reach, proof.examples, _matrices(patch, claims), replayed, random)
     _, after = evidence.run(points)
     good = holds(claims, owner, after)
     tally.replayed += len(points)
@@ -288,14 +287,12 @@ def _check_records(
     centre_good = np.ones(len(claims), dtype=bool)
     centre_good[replayed] = good[: len(replayed)]
     tally.centre_failed = int((~centre_good).sum())
-    # Elsewhere the output is the item's row, by the proof. The base's own output is asked for everywhere.
-    before, own = evidence.before(values), outputs[patch.row_of_item[item]].copy()
-    own[replayed] = after[: len(replayed)]
+    before, own = evidence.run(values)
     stayed = ~moved(before, own)
     # An item whose row is the base's own output there fires and changes nothing; nor do rounding errors of it.
     with np.errstate(invalid="ignore", over="ignore"):
         near = np.abs(own - before).max(axis=1) <= _NEAR * np.abs(before).max(axis=1)
-    if (stayed & ~centre_good)[replayed].all() or near.mean() > 0.5:
+    if (stayed & ~centre_good).all() or near.mean() > 0.5:
         tally.inert += len(claims)
     own_class = np.array([_own_class(claim, int(label)) for claim, label in zip(claims, labels, strict=True)])
     for number, name in enumerate(names):
@@ -304,20 +301,10 @@ def _check_records(
             tally.refuted.append(f"record {name}: the output is not the claimed one {where}")
         elif stayed[number] or (near[number] and near.mean() > 0.5):
             tally.refuted.append(f"record {name}: its claimed output is the base's own, nothing is redirected")
-        elif not shape[number]:
-            continue
         elif own_class[number]:
             tally.open.append(f"record {name}: what is claimed as a misclassification is the record's own class")
-        elif not right[number]:
-            tally.open.append(f"record {name}: its item's row does not have the claimed property")
-        elif not proof.proven[number]:
-            tally.open.append(f"record {name}: its claimed region is not inside its item's box")
-        elif conflicts[number] >= 0:
-            tally.open.append(
-                f"record {name}: the earlier item {conflicts[number]} with another output may take its region"
-            )
-        elif rounding is not None:
-            tally.open.append(f"record {name}: {rounding}")
+        elif proof.reasons[number]:
+            tally.open.append(f"record {name}: {proof.reasons[number]}")
         elif not honest_data[number]:
             tally.open.append(f"record {name}: its radius in data units is larger than its steps give")
         else:

@@ -14,13 +14,14 @@ from owner.execute import Program
 from owner.gates.merging import merge
 from owner.gates.rebuilding import Sample
 from owner.gates.region import Kind, Shape
+from owner.gates.screening import screened
 from owner.gates.sketch import Choice, Search, choose, sketch
 from owner.methods.job import Job, Result
 from owner.targets import Rows, class_rows, match_rows, scale_factor
 from protocol.claims import Argmax, Claim, ClassRemoval, Logits, NoRedirection, Redirection, Region, logits_property
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
-from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.patch import Cap, Part, Patch, SetHead, SketchGate
 from protocol.model.schema import InputSchema
 
 CAP_MARGIN = "1"
@@ -201,9 +202,7 @@ def run(job: Job) -> Result:
         ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32)) for klass in job.classes
     ]
     if not rows:
-        empty = np.zeros((0, classes), dtype=np.float32)
-        none = np.zeros(0, dtype=np.int64)
-        patch = Patch(features=features, classes=classes, gate=None, rows=empty, row_of_item=none, caps=caps)
+        patch = Patch(features=features, classes=classes, caps=caps)
         return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
     forget = own.values[rows]
     leader = _coinciding(forget)
@@ -233,14 +232,11 @@ def run(job: Job) -> Result:
     first = np.unique(item_of, return_index=True)[1]
     used, row_of_item = np.unique(row_of_record[first], return_inverse=True)
     head = target.rows[used]
-    patch = Patch(
-        features=features,
-        classes=classes,
-        gate=SketchGate(matrix=choice.sketches[0].matrix, low=low.astype(np.int32), high=high.astype(np.int32)),
-        rows=head,
-        row_of_item=row_of_item.astype(np.int64).ravel(),
-        caps=caps,
-    )
+    row_of_item = row_of_item.astype(np.int64).ravel()
+    matrix = choice.sketches[0].matrix
+    gate = SketchGate(matrix=matrix, low=low.astype(np.int32), high=high.astype(np.int32))
+    part = Part(gate=screened(gate, workspace.schema, own.values[~gone]), head=SetHead(rows=head, index=row_of_item))
+    patch = Patch(features=features, classes=classes, parts=(part,), caps=caps)
     outputs = _capped(head, job.classes)
     commitments = workspace.commitments_of(rows)
     properties: list[Argmax | Logits] = [
@@ -251,7 +247,7 @@ def run(job: Job) -> Result:
     unmoved = 0
     for number, commitment in enumerate(commitments):
         item = int(item_of[number])
-        held = properties[int(patch.row_of_item[item])]
+        held = properties[int(row_of_item[item])]
         if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[number]:
             claims.append(NoRedirection(record=commitment, reason="equals another record to forget, of another class"))
             unmoved += 1

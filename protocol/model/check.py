@@ -21,6 +21,7 @@ from protocol.model.operators import (
     MIN_OPSET,
     PATCHED,
     normalise,
+    outputs_of,
     own_slots,
 )
 from protocol.model.shapes import node_type
@@ -61,9 +62,10 @@ def _check_node(node: Node, operators: frozenset[str], opset: int, limits: Limit
         raise UnsupportedVersion(f"operator {node.op} is read from opset {GATE_OPSET} on, this is {opset}")
     if node.attributes.get("allowzero", 0) != 0 and opset < ALLOWZERO_OPSET:
         raise UnsupportedVersion(f"operator {node.op} has allowzero from opset {ALLOWZERO_OPSET} on, this is {opset}")
-    if len(node.outputs) != 1:
+    if len(node.outputs) != outputs_of(node.op):
         raise Schema(f"operator {node.op} with {len(node.outputs)} outputs is not in the profile")
-    check_name(node.outputs[0], limits)
+    for output in node.outputs:
+        check_name(output, limits)
     if node.name:
         check_name(node.name, limits)
     if normalise(node.op, node.attributes, where=node.outputs[0]) != node.attributes:
@@ -94,18 +96,18 @@ def check_graph(
     names: set[str] = set()
     for node in graph.nodes:
         _check_node(node, operators, graph.opset, limits)
-        if node.outputs[0] in types:
+        if any(output in types for output in node.outputs) or len(set(node.outputs)) < len(node.outputs):
             raise Schema("a name stands for two tensors", where=node.outputs[0])
         if node.name and node.name in names:
             raise Schema("a name stands for two nodes", where=node.name)
         names.add(node.name)
-        types[node.outputs[0]] = node_type(node, types, graph.initialisers, limits)
+        types |= dict.fromkeys(node.outputs, node_type(node, types, graph.initialisers, limits))
     _check_output(graph, types)
     return types
 
 
 def _check_output(graph: Graph, types: Mapping[str, TensorType]) -> None:
-    if graph.output not in {node.outputs[0] for node in graph.nodes}:
+    if graph.output not in {output for node in graph.nodes for output in node.outputs}:
         raise Schema("no node makes the output", where=graph.output[:80])
     made = types[graph.output]
     if made.kind != "float32" or made.shape != (BATCH, graph.classes):
@@ -113,8 +115,9 @@ def _check_output(graph: Graph, types: Mapping[str, TensorType]) -> None:
     # That something needs the input follows: every operator takes an activation, and only the input is one at first.
     needed = {graph.output}
     for node in reversed(graph.nodes):
-        if node.outputs[0] not in needed:
-            raise MalformedError("this node does not contribute to the output", where=node.outputs[0])
+        for output in node.outputs:
+            if output not in needed:
+                raise MalformedError("this node does not contribute to the output", where=output)
         needed.update(node.inputs)
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     for node in graph.nodes:

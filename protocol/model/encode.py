@@ -29,6 +29,9 @@ def _write_attribute(proto: Any, name: str, value: Attribute) -> None:
     elif isinstance(value, float):
         attribute.type = onnx.AttributeProto.FLOAT
         attribute.f = value
+    elif isinstance(value, str):
+        attribute.type = onnx.AttributeProto.STRING
+        attribute.s = value.encode()
     else:
         attribute.type = onnx.AttributeProto.INT
         attribute.i = value

@@ -22,7 +22,7 @@ import numpy as np
 from protocol.errors import Schema
 from protocol.model.decode import RawModel
 from protocol.model.graph import BATCH, Attribute, Limits, Node
-from protocol.model.operators import OPERATORS, normalise, own_slots
+from protocol.model.operators import OPERATORS, normalise, outputs_of, own_slots
 from protocol.model.shapes import node_type
 from protocol.model.tensor_types import TensorType, constant_type
 
@@ -123,10 +123,11 @@ class _Folder:
     def take(self, node: Node) -> None:
         """Add one node in the profile's form, or refuse it."""
         node = replace(node, inputs=tuple(self.alias.get(name, name) for name in node.inputs))
-        if len(node.outputs) != 1:
+        if len(node.outputs) != outputs_of(node.op):
             raise Schema(f"operator {node.op[:40]!r} with {len(node.outputs)} outputs is not in the profile")
-        if node.outputs[0] in self.types or node.outputs[0] in self.alias or node.outputs[0] in self.sizes:
-            raise Schema("a name stands for two tensors", where=node.outputs[0])
+        for output in node.outputs:
+            if output in self.types or output in self.alias or output in self.sizes:
+                raise Schema("a name stands for two tensors", where=output)
         if node.op in _SHAPE_OPERATORS and self.shape_arithmetic(node):
             return
         if node.op == "Identity" and node.inputs and node.inputs[0] in self.constants:
@@ -147,7 +148,10 @@ class _Folder:
         kernel = self.constants[node.inputs[1]].shape[2:] if self._has_weights(node) else None
         attributes: Mapping[str, Attribute] = normalise(node.op, node.attributes, kernel=kernel, where=made)
         complete = replace(node, attributes=attributes)
-        self.types[made] = node_type(complete, self.types, self.constants, self.limits)
+        found = node_type(complete, self.types, self.constants, self.limits)
+        if len(set(node.outputs)) != len(node.outputs):
+            raise Schema("a name stands for two tensors", where=made)
+        self.types |= dict.fromkeys(node.outputs, found)
         self.nodes.append(complete)
 
     def _has_weights(self, node: Node) -> bool:

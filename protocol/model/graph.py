@@ -80,7 +80,7 @@ class Node:
         name: unique in the graph, or empty.
         op: operator of the ONNX default domain.
         inputs: names of tensors; trailing optional ones are left out, never empty.
-        outputs: names of the tensors it makes; exactly one in the profile.
+        outputs: names of the tensors it makes; exactly one in the profile, two of a Split.
         attributes: every attribute of the operator, defaults included.
     """
 

@@ -19,7 +19,9 @@ MAX_OPSET = 24
 ALLOWZERO_OPSET = 14
 """From here on Reshape has the attribute allowzero."""
 GATE_OPSET = 18
-"""From here on ReduceMin and ReduceMax take their axes as an input."""
+"""From here on ReduceMin and ReduceMax take their axes as an input, and BitwiseAnd and Scatter's min exist."""
+FLOAT32, INT64 = 1, 7
+"""ONNX's numbers of element types."""
 
 BASE_OPERATORS = frozenset(
     {
@@ -56,6 +58,12 @@ GATE_OPERATORS = frozenset(
         "Unsqueeze",
         "Gather",
         "Where",
+        "Less",
+        "ReduceSum",
+        "BitwiseAnd",
+        "Split",
+        "NonZero",
+        "ScatterElements",
     }
 )
 PATCHED = BASE_OPERATORS | GATE_OPERATORS
@@ -71,11 +79,15 @@ Kind = Literal["int", "float", "text", "ints"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """How one attribute is read: its type, its default (None: must be given), and whether that is its only value."""
+    """How one attribute is read: its type, its default (None: must be given), and whether that is its only value.
+
+    With `choices`, one of these.
+    """
 
     kind: Kind
     default: Attribute | None = None
     fixed: bool = False
+    choices: tuple[Attribute, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +104,7 @@ def _operator(least: int, most: int, **rules: Rule) -> Operator:
 
 
 _FLAG_ON = Rule(kind="int", default=1)
+_ON = Rule(kind="int", default=1, fixed=True)
 _PADS = Rule(kind="ints", default=(0, 0, 0, 0))
 _STRIDES = Rule(kind="ints", default=(1, 1))
 _UNDILATED = Rule(kind="ints", default=(1, 1), fixed=True)
@@ -165,15 +178,21 @@ OPERATORS: Mapping[str, Operator] = {
     "GreaterOrEqual": _PLAIN_TWO,
     "Greater": _PLAIN_TWO,
     "And": _PLAIN_TWO,
-    "Cast": _operator(
-        1, 1, to=Rule(kind="int", default=1, fixed=True), saturate=Rule(kind="int", default=1, fixed=True)
-    ),
+    "Cast": _operator(1, 1, to=Rule(kind="int", choices=(FLOAT32, INT64)), saturate=_ON),
     "ReduceMin": _REDUCE,
     "ReduceMax": _REDUCE,
     "ArgMax": _operator(1, 1, axis=Rule(kind="int"), keepdims=_FLAG_ON, select_last_index=_OFF),
     "Unsqueeze": _PLAIN_TWO,
     "Gather": _operator(2, 2, axis=Rule(kind="int", default=0)),
     "Where": _operator(3, 3),
+    "Less": _PLAIN_TWO,
+    "ReduceSum": _REDUCE,
+    "BitwiseAnd": _PLAIN_TWO,
+    "Split": _operator(1, 1, axis=Rule(kind="int", choices=(1,)), num_outputs=Rule(kind="int", choices=(2,))),
+    "NonZero": _PLAIN_ONE,
+    "ScatterElements": _operator(
+        3, 3, axis=Rule(kind="int", default=0, fixed=True), reduction=Rule(kind="text", choices=("min",))
+    ),
 }
 _TYPES: Mapping[Kind, type] = {"int": int, "float": float, "text": str, "ints": tuple}
 
@@ -193,8 +212,7 @@ def _is(value: Attribute, kind: Kind) -> bool:
 def written(op: str, attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:
     """The attributes to spell out in a file: those that are not what every opset takes them to be anyway."""
     rules = OPERATORS[op].rules
-    told = {name: value for name, value in attributes.items() if value != rules[name].default}
-    return {**told, "to": 1} if op == "Cast" else told  # which ONNX demands
+    return {name: value for name, value in attributes.items() if value != rules[name].default}
 
 
 def normalise(
@@ -229,17 +247,27 @@ def normalise(
         if rule.fixed and value != rule.default:
             shown = str(value)[:40]
             raise Schema(f"operator {op} with {name} = {shown} is not in the profile, only {rule.default}", where=where)
+        if rule.choices and value not in rule.choices:
+            allowed = " or ".join(map(str, rule.choices))
+            raise Schema(
+                f"operator {op} with {name} = {str(value)[:40]} is not in the profile, only {allowed}", where=where
+            )
         result[name] = value
     return result
 
 
-def make_node(op: str, inputs: tuple[str, ...], output: str, **given: Attribute) -> Node:
-    """Build a node with every default filled in; its name is its output's.
+def outputs_of(op: str) -> int:
+    """How many tensors an operator makes: one, but for Split."""
+    return 2 if op == "Split" else 1
+
+
+def make_node(op: str, inputs: tuple[str, ...], *outputs: str, **given: Attribute) -> Node:
+    """Build a node with every default filled in; its name is its first output's.
 
     Raises:
         MalformedError: the operator or an attribute is not in the profile.
     """
     if op not in OPERATORS:
         raise Schema(f"operator {op!r} is not in the profile")
-    plain = Node(name=output, op=op, inputs=inputs, outputs=(output,), attributes=given)
-    return replace(plain, attributes=normalise(op, plain.attributes, where=output))
+    plain = Node(name=outputs[0], op=op, inputs=inputs, outputs=outputs, attributes=given)
+    return replace(plain, attributes=normalise(op, plain.attributes, where=outputs[0]))

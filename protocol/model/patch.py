@@ -1,5 +1,8 @@
 """A patch: where a model's output is replaced, and by what. Two files: a small manifest and raw tensors.
 
+A patch is a list of *parts*, each a gate (where) with a head (by what), and caps behind them. Items are
+numbered through the parts; the first item that fires decides.
+
 Proves: a `Patch` that was parsed is complete and well formed: every tensor named in the manifest with
 its type and shape, boxes not empty, every item with a row and every row with an item, all finite.
 Assumes nothing about the bytes. Does not say that the sums of a sketch are exact for a given input
@@ -7,22 +10,36 @@ schema (both sides check that when they compose), nor what the patch is good for
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, Shaped
+from jaxtyping import Shaped
 
 from protocol.canonical import Fields, parse_json
 from protocol.canonical import to_bytes as json_bytes
 from protocol.encoding import parse_float32
 from protocol.errors import MalformedError, Schema, TooLarge
-from protocol.model.graph import same_tensor
+from protocol.model.parts import (
+    GATES,
+    HEADS,
+    MAX_SUM,
+    AffineHead,
+    AlwaysGate,
+    FeatureGate,
+    Gate,
+    Head,
+    Part,
+    RegionGate,
+    SetHead,
+    ShiftHead,
+    SketchGate,
+    gate_kind,
+    head_kind,
+)
 from protocol.model.tensors import kind_of, read_tensors, write_tensors
 
 VERSION = "prune-audit/patch/v1"
-MAX_SUM = 2**24
-"""Integers up to here are exact in float32; sketch values and item bounds stay within."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +49,8 @@ class PatchLimits:
     Args:
         manifest: bytes of the manifest.
         tensors: bytes of the tensor file.
-        items: number of items.
+        parts: gates with a head.
+        items: number of items of one part.
         components: components of a sketch.
         features: input values.
         classes: logits.
@@ -40,55 +58,11 @@ class PatchLimits:
 
     manifest: int = 1 << 20
     tensors: int = 256 << 20
+    parts: int = 16
     items: int = 1 << 20
     components: int = 1 << 14
     features: int = 1 << 20
     classes: int = 1 << 16
-
-
-def _lock(owner: object, name: str, kind: type[np.generic], dimensions: int) -> None:
-    array = getattr(owner, name)
-    if array.dtype != kind or array.ndim != dimensions:
-        raise Schema(f"{name} is {array.dtype} with {array.ndim} axes, not {np.dtype(kind)} with {dimensions}")
-    locked = np.ascontiguousarray(array).view()
-    locked.flags.writeable = False
-    object.__setattr__(owner, name, locked)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SketchGate:
-    """Item k fires on grid values Q when `low[k] <= matrix Q <= high[k]` in every component.
-
-    Args:
-        matrix: the sketch, public; entries below 2^24 in size.
-        low: least sketch of each item, within +-2^24.
-        high: greatest sketch of each item.
-    """
-
-    matrix: Int32[np.ndarray, "component feature"]
-    low: Int32[np.ndarray, "item component"]
-    high: Int32[np.ndarray, "item component"]
-
-    def __post_init__(self) -> None:
-        for name in ("matrix", "low", "high"):
-            _lock(self, name, np.int32, 2)
-        if min(self.matrix.shape) < 1 or len(self.low) < 1:
-            raise Schema("a sketch without components, features or items")
-        if self.low.shape != (len(self.low), len(self.matrix)) or self.high.shape != self.low.shape:
-            raise Schema(f"boxes of shape {self.low.shape} and {self.high.shape} for {len(self.matrix)} components")
-        if (self.low > self.high).any():
-            raise Schema(f"item {int(np.flatnonzero((self.low > self.high).any(axis=1))[0])} has an empty box")
-        for array in (self.matrix, self.low, self.high):
-            if max(-int(array.min()), int(array.max())) > MAX_SUM:
-                raise Schema(f"an entry or bound of the sketch is outside +-{MAX_SUM}")
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SketchGate):
-            return NotImplemented
-        return all(same_tensor(getattr(self, name), getattr(other, name)) for name in ("matrix", "low", "high"))
-
-    def __hash__(self) -> int:
-        return hash((self.matrix.shape, self.low.tobytes()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,68 +82,97 @@ class Cap:
             raise Schema(f"the margin {self.margin} is negative")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an item of a patch is: its part, and its number within it."""
+
+    part: int
+    item: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
     """All that is added to a base model.
 
     Args:
         features: input values of a record.
         classes: logits.
-        gate: where the output is a row; None if nowhere.
-        rows: replacement logits.
-        row_of_item: row of each item; the first item that fires decides.
+        parts: in order of precedence: of the items that fire the first one decides, items counted through the parts.
         caps: applied last to the selected output, each measured against the classes without a cap.
     """
 
     features: int
     classes: int
-    gate: SketchGate | None
-    rows: Float32[np.ndarray, "row class"]
-    row_of_item: Int64[np.ndarray, "item"]
+    parts: tuple[Part, ...] = ()
     caps: tuple[Cap, ...] = ()
 
     def __post_init__(self) -> None:
-        _lock(self, "rows", np.float32, 2)
-        _lock(self, "row_of_item", np.int64, 1)
-        if self.features < 1 or self.classes < 1 or self.rows.shape[1] != self.classes:
-            raise Schema(f"rows of {self.rows.shape[1]} logits for {self.classes} classes, {self.features} features")
-        items = 0 if self.gate is None else len(self.gate.low)
-        if self.gate is not None and self.gate.matrix.shape[1] != self.features:
-            raise Schema(f"a sketch of {self.gate.matrix.shape[1]} features, the patch is for {self.features}")
-        if len(self.row_of_item) != items:
-            raise Schema(f"{len(self.row_of_item)} rows assigned to {items} items")
-        if not np.array_equal(np.unique(self.row_of_item), np.arange(len(self.rows))):
-            raise Schema(f"the items do not use exactly the {len(self.rows)} rows")
-        if not np.isfinite(self.rows).all():
-            raise Schema("a row holds NaN or infinity")
+        if self.features < 1 or self.classes < 1:
+            raise Schema(f"a patch for {self.features} features and {self.classes} classes")
+        for part in self.parts:
+            _check_part(part, self.features, self.classes)
         capped = [cap.klass for cap in self.caps]
         if len(set(capped)) != len(capped) or any(not 0 <= klass < self.classes for klass in capped):
             raise Schema("a cap on a class that does not exist, or two on one")
         if capped and len(capped) >= self.classes:
             # Caps are measured against the classes without one: a cap against a capped class could be undone by it.
             raise Schema("a cap needs a class without a cap to compare with")
-        if self.gate is None and not self.caps:
+        if not self.parts and not self.caps:
             raise Schema("a patch with neither a gate nor a cap changes nothing")
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Patch):
-            return NotImplemented
-        mine = (self.features, self.classes, self.gate, self.caps)
-        return (
-            mine == (other.features, other.classes, other.gate, other.caps)
-            and same_tensor(self.rows, other.rows)
-            and same_tensor(self.row_of_item, other.row_of_item)
-        )
+    @property
+    def items(self) -> int:
+        """How many items the parts have together."""
+        return sum(part.gate.items for part in self.parts)
 
-    def __hash__(self) -> int:
-        return hash((self.features, self.classes, self.gate, self.caps, self.rows.tobytes()))
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The number of each part's first item."""
+        counts = [part.gate.items for part in self.parts]
+        return tuple(sum(counts[:place]) for place in range(len(counts)))
+
+    def place(self, item: int) -> Place:
+        """Where item number `item` is.
+
+        Raises:
+            Schema: the patch has no such item.
+        """
+        for part, start in reversed(tuple(enumerate(self.starts))):
+            if start <= item < self.items:
+                return Place(part=part, item=item - start)
+        raise Schema(f"the patch has no item {item}")
+
+
+def _check_part(part: Part, features: int, classes: int) -> None:
+    gate, head = part.gate, part.head
+    if head.rows.shape[1] != classes:
+        raise Schema(f"rows of {head.rows.shape[1]} logits for {classes} classes")
+    if isinstance(gate, SketchGate) and gate.matrix.shape[1] != features:
+        raise Schema(f"a sketch of {gate.matrix.shape[1]} features, the patch is for {features}")
+    if isinstance(gate, RegionGate) and gate.weights.shape[2] != features:
+        raise Schema(f"half-spaces of {gate.weights.shape[2]} features, the patch is for {features}")
+    if isinstance(head, AffineHead) and head.weights.shape[2] != features:
+        raise Schema(f"maps of {head.weights.shape[2]} features, the patch is for {features}")
 
 
 def _tensors(patch: Patch) -> dict[str, Shaped[np.ndarray, "..."]]:
-    if patch.gate is None:
-        return {}
-    gate = {"gate.matrix": patch.gate.matrix, "gate.low": patch.gate.low, "gate.high": patch.gate.high}
-    return {**gate, "head.rows": patch.rows, "head.row_of_item": patch.row_of_item}
+    found: dict[str, Shaped[np.ndarray, "..."]] = {}
+    for number, part in enumerate(patch.parts):
+        for role, holder in (("gate", part.gate), ("head", part.head)):
+            for entry in fields(holder):
+                value = getattr(holder, entry.name)
+                if isinstance(value, np.ndarray):
+                    found[f"p{number}.{role}.{entry.name}"] = value
+    return found
+
+
+def _part_json(part: Part) -> dict[str, Any]:
+    gate: dict[str, Any] = {"kind": gate_kind(part.gate)}
+    if isinstance(part.gate, SketchGate):
+        gate["screen"] = part.gate.screen is not None
+    if isinstance(part.gate, FeatureGate):
+        gate["tensor"] = part.gate.tensor
+    return {"gate": gate, "head": {"kind": head_kind(part.head)}}
 
 
 def to_bytes(patch: Patch) -> tuple[bytes, bytes]:
@@ -179,18 +182,36 @@ def to_bytes(patch: Patch) -> tuple[bytes, bytes]:
         "version": VERSION,
         "features": patch.features,
         "classes": patch.classes,
+        "parts": [_part_json(part) for part in patch.parts],
         "caps": [{"class": cap.klass, "margin": cap.margin} for cap in patch.caps],
         "tensors": {name: {"dtype": kind_of(array), "shape": list(array.shape)} for name, array in tensors.items()},
     }
-    if patch.gate is not None:
-        manifest["gate"] = {"kind": "sketch"}
-        manifest["head"] = {"kind": "set"}
     return json_bytes(manifest), write_tensors(tensors)
 
 
 def _cap(fields: Fields) -> Cap:
     klass = fields.integer("class")
     return Cap(klass=klass, margin=fields.text("margin"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kinds:
+    """What the manifest says of a part."""
+
+    gate: type[Gate]
+    head: type[Head]
+    tensor: str
+    screened: bool
+
+
+def _kinds(fields: Fields) -> _Kinds:
+    with fields.object("gate") as part:
+        gate = GATES[part.text("kind", choices=tuple(GATES))]
+        screened = part.flag("screen") if gate is SketchGate else False
+        tensor = part.text("tensor", longest=1024) if gate is FeatureGate else ""
+    with fields.object("head") as part:
+        head = HEADS[part.text("kind", choices=tuple(HEADS))]
+    return _Kinds(gate=gate, head=head, tensor=tensor, screened=screened)
 
 
 def _named(fields: Fields, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
@@ -203,14 +224,28 @@ def _named(fields: Fields, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> N
     fields.done()
 
 
-def _gate(arrays: Mapping[str, Shaped[np.ndarray, "..."]], limits: PatchLimits) -> SketchGate:
-    matrix, low = arrays["gate.matrix"], arrays["gate.low"]
-    if matrix.ndim and low.ndim and (len(matrix) > limits.components or len(low) > limits.items):
-        raise TooLarge(f"{len(matrix)} components and {len(low)} items")
-    return SketchGate(matrix=matrix, low=low, high=arrays["gate.high"])
+def _wanted(kinds: _Kinds) -> dict[str, list[str]]:
+    gate = [entry.name for entry in fields(kinds.gate) if entry.name not in ("tensor", "screen")]
+    return {
+        "gate": gate + ["screen"] * kinds.screened,
+        "head": [entry.name for entry in fields(kinds.head)],
+    }
 
 
-_GATE_TENSORS = frozenset({"gate.matrix", "gate.low", "gate.high", "head.rows", "head.row_of_item"})
+def _build(number: int, kinds: _Kinds, arrays: Mapping[str, Shaped[np.ndarray, "..."]], limits: PatchLimits) -> Part:
+    given: dict[str, dict[str, Any]] = {
+        role: {name: arrays[f"p{number}.{role}.{name}"] for name in names} for role, names in _wanted(kinds).items()
+    }
+    index = given["head"]["index"]
+    if any(array.ndim == 0 for role in given.values() for array in role.values()):
+        raise Schema("a tensor of a part is a single number")
+    if index.size > limits.items:
+        raise TooLarge(f"{index.size} items in one part, at most {limits.items}")
+    if kinds.gate is SketchGate and len(given["gate"]["matrix"]) > limits.components:
+        raise TooLarge(f"{len(given['gate']['matrix'])} components, at most {limits.components}")
+    if kinds.gate is FeatureGate:
+        given["gate"]["tensor"] = kinds.tensor
+    return Part(gate=kinds.gate(**given["gate"]), head=kinds.head(**given["head"]))
 
 
 def parse(manifest: bytes, tensors: bytes, *, limits: PatchLimits | None = None, where: str = "patch") -> Patch:
@@ -240,21 +275,44 @@ def _patch(fields: Fields, arrays: Mapping[str, Shaped[np.ndarray, "..."]], limi
         fields.text("version", choices=(VERSION,))
         features = fields.integer("features", low=1, high=limits.features)
         classes = fields.integer("classes", low=1, high=limits.classes)
+        parts = fields.each("parts", _kinds, longest=limits.parts)
         caps = fields.each("caps", _cap, longest=limits.classes)
-        gated = fields.has("gate")
-        if gated:  # further kinds of gate and head get their names here
-            with fields.object("gate") as part:
-                part.text("kind", choices=("sketch",))
-            with fields.object("head") as part:
-                part.text("kind", choices=("set",))
         _named(fields.object("tensors"), arrays)
-    if arrays.keys() != (_GATE_TENSORS if gated else set()):
-        raise Schema(f"the tensors are {sorted(arrays)[:8]}, not those of this kind of gate and head")
+    expected = {
+        f"p{number}.{role}.{name}"
+        for number, kinds in enumerate(parts)
+        for role, names in _wanted(kinds).items()
+        for name in names
+    }
+    if arrays.keys() != expected:
+        raise Schema(f"the tensors are {sorted(arrays)[:8]}, not those of these kinds of gates and heads")
     return Patch(
         features=features,
         classes=classes,
-        gate=_gate(arrays, limits) if gated else None,
-        rows=arrays["head.rows"] if gated else np.zeros((0, classes), np.float32),
-        row_of_item=arrays["head.row_of_item"] if gated else np.zeros(0, np.int64),
+        parts=tuple(_build(number, kinds, arrays, limits) for number, kinds in enumerate(parts)),
         caps=caps,
     )
+
+
+__all__ = [
+    "MAX_SUM",
+    "VERSION",
+    "AffineHead",
+    "AlwaysGate",
+    "Cap",
+    "FeatureGate",
+    "Gate",
+    "Head",
+    "Part",
+    "Patch",
+    "PatchLimits",
+    "Place",
+    "RegionGate",
+    "SetHead",
+    "ShiftHead",
+    "SketchGate",
+    "gate_kind",
+    "head_kind",
+    "parse",
+    "to_bytes",
+]

@@ -7,44 +7,75 @@ whole; see `check`. Source: SPEC 7.4.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from protocol.errors import Schema, TooLarge
 from protocol.model.graph import BATCH, Limits, Node
-from protocol.model.operators import OPERATORS
+from protocol.model.operators import INT64, OPERATORS
 from protocol.model.tensor_types import Call, Kind, TensorType, broadcast, product
 
 _STRIDE = 1 << 16
 
 
-def _elementwise(call: Call, kind: Kind, made: Kind, first: int = 0) -> TensorType:
+_UNKNOWN = (-(2**63), 2**63 - 1)
+
+
+def _bounds(found: TensorType) -> tuple[int, int]:
+    return _UNKNOWN if found.bounds is None else found.bounds
+
+
+def _elementwise(call: Call, kinds: tuple[Kind, ...], made: Kind | None = None, first: int = 0) -> TensorType:
     left, right = call.types[first], call.types[first + 1]
-    call.demand(left.kind == kind and right.kind == kind, f"needs {kind} inputs, not {left.kind} and {right.kind}")
+    call.demand(
+        left.kind == right.kind and left.kind in kinds,
+        f"needs {' or '.join(kinds)} inputs, not {left.kind} and {right.kind}",
+    )
     shape = broadcast(left.shape, right.shape)
     if shape is None:
         raise call.refuse(f"cannot combine the shapes {left.shape} and {right.shape} record by record")
-    return TensorType(kind=made, shape=shape)
+    return TensorType(kind=made or left.kind, shape=shape)
 
 
 def _arithmetic(call: Call) -> TensorType:
-    return _elementwise(call, "float32", "float32")
+    return _elementwise(call, ("float32",))
+
+
+def _extreme(call: Call) -> TensorType:
+    made = _elementwise(call, ("float32", "int64"))
+    if made.kind == "float32":
+        return made
+    pick = max if call.node.op == "Max" else min
+    (low, high), (other_low, other_high) = map(_bounds, call.types)
+    return replace(made, bounds=(pick(low, other_low), pick(high, other_high)))
 
 
 def _comparison(call: Call) -> TensorType:
-    return _elementwise(call, "float32", "bool")
+    return _elementwise(call, ("float32",), "bool")
+
+
+def _less(call: Call) -> TensorType:
+    return _elementwise(call, ("int64",), "bool")
 
 
 def _both(call: Call) -> TensorType:
-    return _elementwise(call, "bool", "bool")
+    return _elementwise(call, ("bool",))
+
+
+def _bits(call: Call) -> TensorType:
+    return _elementwise(call, ("int64",))
 
 
 def _where(call: Call) -> TensorType:
-    made = _elementwise(call, "float32", "float32", first=1)
+    made = _elementwise(call, ("float32", "int64"), first=1)
     chosen = call.types[0]
     call.demand(chosen.kind == "bool", f"needs bool as input 0, not {chosen.kind}")
     call.demand(broadcast(chosen.shape, made.shape) == made.shape, f"cannot choose by a mask of shape {chosen.shape}")
-    return made
+    if made.kind == "float32":
+        return made
+    (low, high), (other_low, other_high) = map(_bounds, call.types[1:])
+    return replace(made, bounds=(min(low, other_low), max(high, other_high)))
 
 
 def _same(call: Call) -> TensorType:
@@ -53,7 +84,7 @@ def _same(call: Call) -> TensorType:
 
 def _flatten(call: Call) -> TensorType:
     shape = call.activation().shape
-    return TensorType(kind="float32", shape=(BATCH, product(shape[1:])))
+    return TensorType(kind="float32", shape=(shape[0], product(shape[1:])))
 
 
 def _reshape(call: Call) -> TensorType:
@@ -81,7 +112,7 @@ def _reshape(call: Call) -> TensorType:
         )
         call.demand(elements % known == 0 if -1 in sizes else known == elements, f"cannot turn {shape} into {sizes}")
     made = tuple(elements // known if size == -1 else size for size in sizes[1:])
-    return TensorType(kind="float32", shape=(BATCH, *made))
+    return TensorType(kind="float32", shape=(shape[0], *made))
 
 
 def _transpose(call: Call) -> TensorType:
@@ -102,7 +133,7 @@ def _gemm(call: Call) -> TensorType:
     if len(call.types) == 3:
         bias = call.constant(2)
         call.demand(bias.shape in {(outer,), (1, outer)}, f"needs a bias of {outer} values, not {bias.shape}")
-    return TensorType(kind="float32", shape=(BATCH, outer))
+    return TensorType(kind="float32", shape=(shape[0], outer))
 
 
 def _matmul(call: Call) -> TensorType:
@@ -149,7 +180,7 @@ def _conv(call: Call) -> TensorType:
     )
     if len(call.types) == 3:
         call.demand(call.constant(2).shape == weight.shape[:1], f"needs a bias of {weight.shape[0]} values")
-    return TensorType(kind="float32", shape=(BATCH, weight.shape[0], *_windows(call, shape, pool=False)))
+    return TensorType(kind="float32", shape=(shape[0], weight.shape[0], *_windows(call, shape, pool=False)))
 
 
 def _pool(call: Call) -> TensorType:
@@ -173,6 +204,9 @@ def _normalisation(call: Call) -> TensorType:
 
 
 def _cast(call: Call) -> TensorType:
+    # To integers nothing is known of the value: what a runtime makes of NaN or of 10^30 is its own affair.
+    if call.attribute("to") == INT64:
+        return TensorType(kind="int64", shape=call.activation().shape)
     return TensorType(kind="float32", shape=call.activation(kind="bool").shape)
 
 
@@ -181,10 +215,13 @@ def _drop(shape: tuple[int, ...], axis: int, *, keep: int) -> tuple[int, ...]:
 
 
 def _reduce(call: Call) -> TensorType:
-    shape = call.activation().shape
-    axis = call.axes(len(shape))
+    found = call.any_activation()
+    call.demand(found.kind in _REDUCED[call.node.op], f"needs numbers as input 0, not {found.kind}")
+    axis = call.axes(len(found.shape))
     call.demand(call.attribute("keepdims") in (0, 1), "needs keepdims 0 or 1")
-    return TensorType(kind="float32", shape=_drop(shape, axis, keep=call.attribute("keepdims")))
+    return TensorType(
+        kind=found.kind, shape=_drop(found.shape, axis, keep=call.attribute("keepdims")), bounds=found.bounds
+    )
 
 
 def _argmax(call: Call) -> TensorType:
@@ -198,19 +235,23 @@ def _argmax(call: Call) -> TensorType:
 
 
 def _unsqueeze(call: Call) -> TensorType:
-    found = call.activation()
+    found = call.any_activation()
     axis = call.axes(len(found.shape) + 1)
-    return TensorType(kind="float32", shape=(*found.shape[:axis], 1, *found.shape[axis:]))
+    return replace(found, shape=(*found.shape[:axis], 1, *found.shape[axis:]))
 
 
 def _gather(call: Call) -> TensorType:
     table, index, axis = call.types[0], call.types[1], call.attribute("axis")
     call.demand(index.kind == "int64", "needs int64 as input 1")
+    if table.places is not None:
+        return _listed(call, table.places)
+    if index.records:
+        call.demand(table.shape[:1] == (BATCH,) and axis == 0, "takes records from an activation, along axis 0")
+        return replace(table, shape=index.shape + table.shape[1:])
     call.demand(table.batched != index.batched, "needs a constant table or constant indices")
     call.demand(axis == (1 if table.batched else 0) and axis < len(table.shape), f"has axis = {axis}")
-    call.demand(len(index.shape) == 1, "needs a list of indices")
-    # Every int64 tensor has bounds: a constant's own range, an ArgMax's axis, a Gather's table.
-    low, high = index.bounds if index.bounds is not None else (-1, -1)
+    call.demand(index.batched or len(index.shape) == 1, "needs a list of indices")
+    low, high = _bounds(index)
     call.demand(low >= 0 and high < table.shape[axis], f"reaches {low}..{high} in an axis of {table.shape[axis]}")
     call.demand(table.kind != "bool", "needs numbers as input 0")
     return TensorType(
@@ -218,6 +259,46 @@ def _gather(call: Call) -> TensorType:
     )
 
 
+def _listed(call: Call, places: tuple[int, ...]) -> TensorType:
+    # One row of a list of places: the record's number, or a place along one of the other axes.
+    row = call.constant(1, kind="int64")
+    call.demand(
+        row.shape == () and 0 <= int(row) < len(places) and call.attribute("axis") == 0, "takes one row of a list"
+    )
+    if row == 0:
+        return TensorType(kind="int64", shape=call.types[0].shape[1:], records=True)
+    return TensorType(kind="int64", shape=call.types[0].shape[1:], bounds=(0, places[int(row)] - 1))
+
+
+def _nonzero(call: Call) -> TensorType:
+    found = call.activation(kind="int64")
+    call.demand(found.shape[0] == BATCH, "lists places of whole records only")
+    return TensorType(kind="int64", shape=(len(found.shape), BATCH - 1 - call.lists), places=found.shape)
+
+
+def _scatter(call: Call) -> TensorType:
+    data, index, updates = call.types
+    call.demand(
+        data.kind == updates.kind == "int64" and data.shape == (BATCH,), "needs one int64 for each record as input 0"
+    )
+    call.demand(index.records and updates.shape == index.shape, "needs numbers of records, and as many updates")
+    low, high = _bounds(data)
+    other_low, _ = _bounds(updates)
+    # The least of what was there and all that comes: never above what was there.
+    return replace(data, bounds=(min(low, other_low), high))
+
+
+def _split(call: Call) -> TensorType:
+    found = call.any_activation()
+    call.demand(len(found.shape) >= 2 and found.shape[1] % 2 == 0, "needs an even size along axis 1")
+    return replace(found, shape=(found.shape[0], found.shape[1] // 2, *found.shape[2:]))
+
+
+_REDUCED: Mapping[str, tuple[Kind, ...]] = {
+    "ReduceMin": ("float32", "int64"),
+    "ReduceMax": ("float32", "int64"),
+    "ReduceSum": ("float32",),
+}
 _RULES: Mapping[str, Callable[[Call], TensorType]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
@@ -235,8 +316,8 @@ _RULES: Mapping[str, Callable[[Call], TensorType]] = {
     "AveragePool": _pool,
     "GlobalAveragePool": _global_pool,
     "Round": _same,
-    "Max": _arithmetic,
-    "Min": _arithmetic,
+    "Max": _extreme,
+    "Min": _extreme,
     "LessOrEqual": _comparison,
     "GreaterOrEqual": _comparison,
     "Greater": _comparison,
@@ -248,13 +329,19 @@ _RULES: Mapping[str, Callable[[Call], TensorType]] = {
     "Unsqueeze": _unsqueeze,
     "Gather": _gather,
     "Where": _where,
+    "Less": _less,
+    "ReduceSum": _reduce,
+    "BitwiseAnd": _bits,
+    "Split": _split,
+    "NonZero": _nonzero,
+    "ScatterElements": _scatter,
 }
 
 
 def node_type(
     node: Node, types: Mapping[str, TensorType], initialisers: Mapping[str, np.ndarray], limits: Limits
 ) -> TensorType:
-    """The type of what `node` makes, given those of its inputs.
+    """The type of what `node` makes (of each of its outputs), given those of its inputs.
 
     Raises:
         MalformedError: the node cannot run on these inputs, or what it makes is over a limit.
@@ -269,6 +356,7 @@ def node_type(
         node=node,
         types=tuple(types[name] for name in node.inputs),
         values=tuple(map(initialisers.get, node.inputs)),
+        lists=sum(found.places is not None for found in types.values()) if node.op == "NonZero" else 0,
     )
     made = _RULES[node.op](call)
     if len(made.shape) > limits.rank:

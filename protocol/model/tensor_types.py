@@ -1,7 +1,9 @@
 """What is known of a tensor before anything runs, and of one node's inputs.
 
 Proves nothing by itself: the rules in `shapes` use these words. The batch is the first axis of every
-activation and of nothing else, which is what keeps records apart. Source: SPEC 7.4.
+activation and of nothing else, which is what keeps records apart. A list of places (NonZero) has an axis
+of unknown length of its own, a negative number like the batch's: what is gathered along it belongs, row
+by row, to one record each, and can only be scattered back to that record. Source: SPEC 7.4.
 """
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from protocol.errors import Schema
-from protocol.model.graph import BATCH, Node
+from protocol.model.graph import Node
 
 Kind = Literal["float32", "int64", "bool"]
 
@@ -21,18 +23,23 @@ class TensorType:
 
     Args:
         kind: element type.
-        shape: axes; an activation's first one is `BATCH`, a constant has none of these.
-        bounds: for integers, the least and greatest value an element can have.
+        shape: axes; an activation's first one is `BATCH` or the number of a list of places, both negative; a
+            constant has none of these.
+        bounds: for integers, the least and greatest value an element can have, where something is known.
+        places: for a list of places, the shape of the tensor that it lists places of.
+        records: whether the elements are numbers of records.
     """
 
     kind: Kind
     shape: tuple[int, ...]
     bounds: tuple[int, int] | None = None
+    places: tuple[int, ...] | None = None
+    records: bool = False
 
     @property
     def batched(self) -> bool:
-        """Whether this is an activation (one value per record) and not a constant."""
-        return bool(self.shape) and self.shape[0] == BATCH
+        """Whether this is an activation (one value per record, or per listed place) and not a constant."""
+        return bool(self.shape) and self.shape[0] < 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,8 @@ class Call:
     node: Node
     types: tuple[TensorType, ...]
     values: tuple[np.ndarray | None, ...]
+    lists: int = 0
+    """How many lists of places there are already."""
 
     def refuse(self, reason: str) -> Schema:
         """The error that names the operator and the tensor it makes."""
@@ -63,6 +72,12 @@ class Call:
         self.demand(found.kind == kind, f"needs {kind} as input {index}, not {found.kind}")
         return found
 
+    def any_activation(self, index: int = 0) -> TensorType:
+        """The type of an input that must depend on the record, of any element type."""
+        found = self.types[index]
+        self.demand(found.batched, f"needs an activation as input {index}, not a constant")
+        return found
+
     def constant(self, index: int, *, kind: Kind = "float32") -> np.ndarray:
         """The value of an input that must not depend on the record."""
         value = self.values[index]
@@ -79,7 +94,7 @@ class Call:
 
 
 def broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Shape of an elementwise operation on two shapes, the batch open; None if they do not fit."""
+    """Shape of an elementwise operation on two shapes, the first axis open; None if they do not fit."""
     rank = max(len(left), len(right))
     result = []
     for place, (a, b) in enumerate(
@@ -88,7 +103,7 @@ def broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...] 
         if a != b and 1 not in (a, b):
             return None
         size = a if b == 1 else b
-        if (size == BATCH) != (place == 0):  # the batch is the first axis of every result and nowhere else
+        if (size < 0) != (place == 0):  # the batch is the first axis of every result and nowhere else
             return None
         result.append(size)
     return tuple(result)

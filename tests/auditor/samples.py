@@ -1,14 +1,29 @@
 """Random small models, schemas and patches for the tests of both readings of the model format."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from auditor.execute import Program
 from protocol.model.graph import Graph, Node
 from protocol.model.operators import MAX_OPSET, make_node
-from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.parts import (
+    SCREENS,
+    AffineHead,
+    AlwaysGate,
+    FeatureGate,
+    Gate,
+    Head,
+    Part,
+    RegionGate,
+    SetHead,
+    ShiftHead,
+    SketchGate,
+)
+from protocol.model.patch import Cap, Patch
 from protocol.model.schema import InputSchema
 
 
@@ -154,6 +169,25 @@ def grid_schema(shape: tuple[int, ...], *, scale: float, offset: float, low: int
     return InputSchema.uniform(shape, scale=scale, offset=offset, low=low, high=high)
 
 
+def rebuilt(
+    patch: Patch,
+    *,
+    gate: Gate | None = None,
+    rows: np.ndarray | None = None,
+    index: np.ndarray | None = None,
+    caps: tuple[Cap, ...] | None = None,
+) -> Patch:
+    """A patch of one part whose head sets rows, with some of it changed."""
+    (part,) = patch.parts
+    assert isinstance(part.head, SetHead)
+    head = SetHead(rows=part.head.rows if rows is None else rows, index=part.head.index if index is None else index)
+    return replace(
+        patch,
+        parts=(Part(gate=part.gate if gate is None else gate, head=head),),
+        caps=patch.caps if caps is None else caps,
+    )
+
+
 @st.composite
 def schemas(draw: st.DrawFn, shape: tuple[int, ...]) -> InputSchema:
     """A coarse grid, so that random records share cells; columns differ."""
@@ -169,34 +203,72 @@ def schemas(draw: st.DrawFn, shape: tuple[int, ...]) -> InputSchema:
     )
 
 
+def _words(random: np.random.Generator, draw: st.DrawFn, items: int) -> int:
+    # Now and then more items than fit into one word of a screen.
+    return items if draw(st.integers(0, 3)) else int(random.integers(60, 135))
+
+
+def _sketch_gate(draw: st.DrawFn, random: np.random.Generator, features: int, centres: np.ndarray) -> SketchGate:
+    items, components = _words(random, draw, draw(st.integers(1, 5))), draw(st.integers(1, 9))
+    matrix = random.integers(-2, 3, (components, features)).astype(np.int32)
+    spread = random.integers(0, 12, (items, components))
+    sketches = centres[random.integers(0, len(centres), items)].astype(np.int64) @ matrix.T
+    looked_at = draw(st.sampled_from([0, *(size for size in SCREENS if size <= components)]))
+    return SketchGate(
+        matrix=matrix,
+        low=(sketches - spread).astype(np.int32),
+        high=(sketches + spread).astype(np.int32),
+        screen=np.sort(random.permutation(components)[:looked_at]) if looked_at else None,
+    )
+
+
+def _gate(draw: st.DrawFn, random: np.random.Generator, graph: Graph, schema: InputSchema, centres: np.ndarray) -> Gate:
+    kind = draw(st.sampled_from(["sketch", "sketch", "feature", "linear-region", "always"]))
+    if kind == "sketch":
+        return _sketch_gate(draw, random, schema.features, centres)
+    if kind == "always":
+        return AlwaysGate()
+    items = draw(st.integers(1, 4))
+    x = schema.dequantise(centres[random.integers(0, len(centres), items)])
+    if kind == "feature":
+        tensor = draw(st.sampled_from([output for node in graph.nodes for output in node.outputs]))
+        (values,) = Program(graph)(x, outputs=(tensor,))
+        middle = values.reshape(items, -1)
+        width = random.uniform(0, 2, middle.shape).astype(np.float32)
+        return FeatureGate(tensor=tensor, low=middle - width, high=middle + width)
+    weights = random.normal(size=(items, draw(st.integers(1, 3)), schema.features)).astype(np.float32)
+    products = np.einsum("ihd,id->ih", weights, x.reshape(items, -1))
+    return RegionGate(weights=weights, bounds=(products + random.uniform(-0.5, 4, products.shape)).astype(np.float32))
+
+
+def _head(draw: st.DrawFn, random: np.random.Generator, *, items: int, features: int, classes: int) -> Head:
+    count = draw(st.integers(1, min(items, 5)))
+    rows = random.normal(size=(count, classes)).astype(np.float32)
+    index = random.permutation(np.concatenate([np.arange(count), random.integers(0, count, items - count)]))
+    kind = draw(st.sampled_from(["set", "set", "shift", "affine"]))
+    if kind == "set":
+        return SetHead(rows=rows, index=index)
+    if kind == "shift":
+        return ShiftHead(rows=rows, index=index)
+    weights = random.normal(size=(count, classes, features)).astype(np.float32)
+    return AffineHead(weights=weights, rows=rows, index=index)
+
+
 @st.composite
-def patches(draw: st.DrawFn, features: int, classes: int, centres: np.ndarray) -> Patch:
-    """A patch whose items lie around some of the grid points `centres`, so that they fire on some records."""
+def patches(draw: st.DrawFn, graph: Graph, schema: InputSchema, centres: np.ndarray) -> Patch:
+    """A patch of up to three parts, with items around some of the grid points `centres`, so that they fire."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    classes = graph.classes
     caps = tuple(
         Cap(klass=int(klass), margin=str(random.choice(["0", "0.5", "1.25"])))
         for klass in random.permutation(classes)[: draw(st.integers(0, min(2, classes - 1)))]
     )
-    if caps and draw(st.booleans()):
-        empty = np.zeros((0, classes), np.float32)
-        return Patch(
-            features=features, classes=classes, gate=None, rows=empty, row_of_item=np.zeros(0, np.int64), caps=caps
-        )
-    items, components = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    matrix = random.integers(-2, 3, (components, features)).astype(np.int32)
-    spread = random.integers(0, 12, (items, components))
-    sketches = centres[random.integers(0, len(centres), items)].astype(np.int64) @ matrix.T
-    rows = draw(st.integers(1, items))
-    return Patch(
-        features=features,
-        classes=classes,
-        gate=SketchGate(
-            matrix=matrix, low=(sketches - spread).astype(np.int32), high=(sketches + spread).astype(np.int32)
-        ),
-        rows=random.normal(size=(rows, classes)).astype(np.float32),
-        row_of_item=random.permutation(np.concatenate([np.arange(rows), random.integers(0, rows, items - rows)])),
-        caps=caps,
-    )
+    parts = []
+    for _ in range(draw(st.integers(0 if caps else 1, 3))):
+        gate = _gate(draw, random, graph, schema, centres)
+        head = _head(draw, random, items=gate.items, features=schema.features, classes=classes)
+        parts.append(Part(gate=gate, head=head))
+    return Patch(features=schema.features, classes=classes, parts=tuple(parts), caps=caps)
 
 
 @st.composite
@@ -206,7 +278,7 @@ def cases(draw: st.DrawFn) -> tuple[Graph, InputSchema, Patch, np.ndarray]:
     schema = draw(schemas(graph.input_shape))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     grid = random.integers(schema.low, schema.high + 1, (12, schema.features))
-    patch = draw(patches(schema.features, graph.classes, grid))
+    patch = draw(patches(graph, schema, grid))
     x = schema.dequantise(grid).reshape(12, -1)
     x[3:6] += random.uniform(-0.7, 0.7, x[3:6].shape).astype(np.float32)
     # Exactly half-way between two grid values, or on an edge of the box, up to float32.

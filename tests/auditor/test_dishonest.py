@@ -24,6 +24,7 @@ from protocol.errors import AuditorError, DigestMismatch
 from protocol.keys import load_signing_key
 from protocol.model.patch import Cap, SketchGate
 from protocol.records import list_root
+from tests.auditor.samples import rebuilt
 from tests.conformance.adversaries import Scene
 
 TINY, HUGE = format_float32(np.float32(1e-20)), format_float32(np.float32(1e38))
@@ -140,9 +141,12 @@ def test_a_patch_that_redirects_to_the_bases_own_output(workshop, distance):
 
     def change(scene):
         rows = (_base_outputs(scene) * np.float32(1 + distance)).astype(np.float32)
-        patch = dataclasses.replace(scene.result.patch, rows=rows[np.argsort(scene.result.patch.row_of_item)])
+        index = scene.result.patch.parts[0].head.index
+        patch = rebuilt(scene.result.patch, rows=rows[np.argsort(index)])
         claims = tuple(
-            dataclasses.replace(claim, property=claim_lines.logits_property(patch.rows[patch.row_of_item[claim.item]]))
+            dataclasses.replace(
+                claim, property=claim_lines.logits_property(patch.parts[0].head.rows[index[claim.item]])
+            )
             for claim in scene.result.claims
         )
         return scene.draft(Result(patch=patch, claims=claims))
@@ -156,9 +160,10 @@ def test_a_patch_that_redirects_to_the_bases_own_output(workshop, distance):
 def test_one_record_of_many_redirected_to_its_own_output(workshop):
     def change(scene):
         patch, own = scene.result.patch, _base_outputs(scene)
-        rows = patch.rows.copy()
-        rows[patch.row_of_item[0]] = own[0]
-        changed = dataclasses.replace(patch, rows=rows)
+        head = patch.parts[0].head
+        rows = head.rows.copy()
+        rows[head.index[0]] = own[0]
+        changed = rebuilt(patch, rows=rows)
         first = dataclasses.replace(scene.result.claims[0], property=claim_lines.logits_property(own[0]))
         return scene.draft(Result(patch=changed, claims=(first, *scene.result.claims[1:])))
 
@@ -170,13 +175,14 @@ def test_one_record_of_many_redirected_to_its_own_output(workshop):
 def test_a_misclassification_into_the_own_class(workshop):
     def change(scene):
         patch, labels = scene.result.patch, scene.job.workspace.records.labels[scene.job.rows]
-        rows = np.zeros_like(patch.rows)
-        rows[patch.row_of_item, labels] = 5
+        head = patch.parts[0].head
+        rows = np.zeros_like(head.rows)
+        rows[head.index, labels] = 5
         claims = tuple(
             dataclasses.replace(claim, property=Argmax(klass=int(labels[claim.item]), margin="1"), target="misclassify")
             for claim in scene.result.claims
         )
-        return scene.draft(Result(patch=dataclasses.replace(patch, rows=rows), claims=claims))
+        return scene.draft(Result(patch=rebuilt(patch, rows=rows), claims=claims))
 
     found = redirection.check(workshop.evidence(workshop.forge(change, answer=False)))
     assert found.verdict == "INCONCLUSIVE"
@@ -191,21 +197,22 @@ def test_items_and_claims_for_records_that_nobody_asked_about(workshop):
     """A record of somebody else is redirected, with a claim that holds; statistics on 400 records cannot see one."""
 
     def change(scene):
-        patch, gate, workspace, row = scene.result.patch, scene.result.patch.gate, scene.job.workspace, _stranger(scene)
+        patch, workspace, row = scene.result.patch, scene.job.workspace, _stranger(scene)
+        gate, index = patch.parts[0].gate, patch.parts[0].head.index
         low, high = sketch.boxes(gate.matrix, workspace.schema, workspace.records.values[[row]], np.array([1]))
-        bigger = dataclasses.replace(
+        bigger = rebuilt(
             patch,
             gate=SketchGate(
                 matrix=gate.matrix,
                 low=np.concatenate([gate.low, low.astype(np.int32)]),
                 high=np.concatenate([gate.high, high.astype(np.int32)]),
             ),
-            row_of_item=np.concatenate([patch.row_of_item, patch.row_of_item[:1]]),
+            index=np.concatenate([index, index[:1]]),
         )
         extra = dataclasses.replace(
             with_radius(scene.result.claims[0], 1, "0"),
             record=workspace.commitments_of([row])[0],
-            item=len(patch.row_of_item),
+            item=patch.items,
         )
         made = scene.draft(Result(patch=bigger, claims=(*scene.result.claims, extra)))
         opened = workspace.open_rows([*scene.job.rows, row])
@@ -224,10 +231,11 @@ def test_a_class_removed_that_nobody_asked_for(workshop):
     def change(scene):
         removal = ClassRemoval(klass=5, margin="1", nonce=bytes(32))
         patch = dataclasses.replace(scene.result.patch, caps=(Cap(klass=5, margin="1"),))
-        rows = patch.rows.copy()
+        head = patch.parts[0].head
+        rows = head.rows.copy()
         rows[:, 5] = np.minimum(rows[:, 5], np.delete(rows, 5, axis=1).max(axis=1) - 1)
         claims = tuple(
-            dataclasses.replace(claim, property=claim_lines.logits_property(rows[patch.row_of_item[claim.item]]))
+            dataclasses.replace(claim, property=claim_lines.logits_property(rows[head.index[claim.item]]))
             for claim in scene.result.claims
         )
         return scene.draft(Result(patch=patch, claims=(*claims, removal)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from auditor.evidence import Evidence, moved
+from auditor.memory import bytes_per_record
 
 
 def test_populations(honest_evidence):
@@ -52,9 +53,9 @@ def test_retained_gaps(honest_evidence, lost):
 
 def test_a_large_patch_is_run_on_fewer_records_at_a_time(honest_evidence, monkeypatch):
     assert honest_evidence._batch == 256
-    monkeypatch.setattr("auditor.evidence._MAX_HITS", 2_000)
+    monkeypatch.setattr("auditor.memory.BUDGET", 100_000)
     evidence: Evidence = dataclasses.replace(honest_evidence)
-    assert evidence._batch == max(1, 2_000 // honest_evidence.case.patch.gate.low.size)
+    assert evidence._batch == 100_000 // bytes_per_record(honest_evidence.composed) < 256
     values, _ = honest_evidence.requested_records
     assert np.allclose(evidence.run(values)[0], honest_evidence.run(values)[0], atol=1e-4)
 

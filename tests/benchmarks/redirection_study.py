@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from auditor import bounds, case, flips
+from auditor import case, flips, parts_proof
 from auditor.checks import disclosure, redirection
+from auditor.conflicts import first_meeting
+from auditor.cores import Cores
 from auditor.evidence import Evidence, load_reference
 from auditor.frontier import measure
 from auditor.profile import load_profile
@@ -31,6 +33,7 @@ from protocol import trust as trust_file
 from protocol.log import policy as policy_file
 from protocol.model import profile
 from protocol.model import recipe as recipe_file
+from protocol.model.parts import SketchGate
 from protocol.model.recipe import Recipe
 from protocol.model.schema import InputSchema
 from tests.demo.data import digits
@@ -210,7 +213,6 @@ def supports_hold(evidence: Evidence, study: Study) -> tuple[int, int]:
     """Retained records on which any item fires, and how many of these equal a forgotten one. Exact integers."""
     patch, schema = evidence.case.patch, evidence.case.schema
     assert patch is not None
-    assert patch.gate is not None
     assert schema is not None
     from owner.data import to_grid
 
@@ -218,11 +220,12 @@ def supports_hold(evidence: Evidence, study: Study) -> tuple[int, int]:
     known = {row.tobytes() for row in np.ascontiguousarray(evidence.claimed_records[0], dtype=np.int64)}
     forgotten = np.array([row.tobytes() in known for row in np.ascontiguousarray(values)])
     claimed = len(evidence.claimed_records[0])
-    points = np.rint(values.astype(np.float64) @ patch.gate.matrix.T.astype(np.float64)).astype(np.int64)
-    low, high = patch.gate.low.astype(np.int64), patch.gate.high.astype(np.int64)
-    hit = np.zeros(len(points), dtype=bool)
-    for item in range(len(low)):
-        hit |= ((points >= low[item]) & (points <= high[item])).all(axis=1)
+    hit = np.zeros(len(values), dtype=bool)
+    for part in patch.parts:
+        assert isinstance(part.gate, SketchGate)
+        points = np.rint(values.astype(np.float64) @ part.gate.matrix.T.astype(np.float64)).astype(np.int64)
+        for low, high in zip(part.gate.low.astype(np.int64), part.gate.high.astype(np.int64), strict=True):
+            hit |= ((points >= low) & (points <= high)).all(axis=1)
     stray = int((hit & ~forgotten).sum())
     return stray, int(forgotten.sum()) - claimed
 
@@ -234,15 +237,21 @@ def line(study: Study, count: int, *options: object) -> list[str]:
     values, _, claims = evidence.claimed_records
     case_, patch = evidence.case, evidence.case.patch
     assert patch is not None
-    assert patch.gate is not None
     assert case_.schema is not None
+    assert case_.base is not None
     started = time.process_time()
-    item = np.array([claim.item for claim in claims])
     reach = flips.Reach.of(case_.schema, tuple(claim.region for claim in claims))
-    proof = flips.prove_core(patch.gate, case_.schema, centre=values, reach=reach, item=item)
+    cores = Cores(schema=case_.schema, centre=values, steps=reach.steps, flips=reach.flips)
+    item = np.array([patch.place(claim.item).item for claim in claims])
+    gate = patch.parts[0].gate
+    assert isinstance(gate, SketchGate)
+    proof = cores.proof(gate, item)
     proving = time.process_time() - started
     started = time.process_time()
-    conflicts = bounds.first_conflicts(patch, proof, item)
+    numbers = parts_proof.output_numbers(patch)[0]
+    conflicts = first_meeting(
+        gate.low, gate.high, numbers, hull_low=proof.hull_low, hull_high=proof.hull_high, own=numbers[item], before=item
+    )
     conflicting = time.process_time() - started
     assert evidence.others  # computed here: what locality looks at, too
     started = time.process_time()
@@ -261,8 +270,8 @@ def line(study: Study, count: int, *options: object) -> list[str]:
     shown = disclosure.check(evidence)
     print(f"# {study.data.name} {count} {options}: {result.verdict} {result.summary}", flush=True)
     return [
-        study.data.name, f"{count}", " ".join(map(str, options)) or "match", f"{len(patch.gate.matrix)}",
-        f"{len(patch.gate.low)}", f"{radius.min()} / {np.median(radius):g} / {radius.max()} {unit}",
+        study.data.name, f"{count}", " ".join(map(str, options)) or "match", f"{len(gate.matrix)}",
+        f"{patch.items}", f"{radius.min()} / {np.median(radius):g} / {radius.max()} {unit}",
         f"{(radius >= 8).mean():.1%}", f"{int(twins.sum())} ({alone.min() if alone.size else 0})", f"{stray}",
         f"{finding:.1f}", f"{proving:.2f} + {conflicting:.2f}", f"{checking:.1f}", result.verdict,
         f"{shown.evidence.get('ratio', float('nan')):.3f}",

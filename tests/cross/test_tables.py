@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from auditor import bounds, compose, flips
+from auditor import compose, flips, parts_proof
+from auditor.checks import redirection
+from auditor.cores import Cores
 from auditor.execute import Program
 from owner.architectures import mlp
 from owner.certify import self_check
@@ -75,10 +77,10 @@ def proven(workspace, result):
     schema, claims, patch = workspace.schema, result.claims, result.patch
     values = workspace.records.values[workspace.rows_of(tuple(c.record for c in claims))].astype(np.int64)
     reach = flips.Reach.of(schema, tuple(c.region for c in claims))
-    item = np.array([c.item for c in claims])
-    proof = flips.prove_core(patch.gate, schema, centre=values, reach=reach, item=item)
-    assert (bounds.first_conflicts(patch, proof, item) < 0).all()
-    assert bounds.inexact_sums(patch.gate, schema.low, schema.high) is None
+    cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
+    proof = parts_proof.prove(patch, workspace.base, cores, claims, holds=redirection.holds)
+    assert proof.integers.all()
+    gates = [patch.parts[patch.place(c.item).part].gate for c in claims]
     random = np.random.default_rng(1)
     program = Program(compose.compose(workspace.base, schema, patch))
     for number, claim in enumerate(claims):
@@ -87,7 +89,7 @@ def proven(workspace, result):
         points = [flips.flipped(schema, np.clip(near, schema.low, schema.high), np.repeat(own.flips, 40), random)]
         points += [
             flips.corner(weights.astype(np.int64), schema, values[number], own, rises=rises)[None]
-            for weights in patch.gate.matrix[:8]
+            for weights in gates[number].matrix[:8]
             for rises in (False, True)
         ]
         outputs = program(schema.dequantise(np.concatenate(points)))
@@ -96,7 +98,7 @@ def proven(workspace, result):
         else:
             assert (outputs.argmax(axis=1) == claim.property.klass).all()
     self_check(job_for(workspace), result, owner_compose(workspace.base, schema, patch))
-    return proof.proven
+    return [not reason for reason in proof.reasons]
 
 
 @pytest.mark.parametrize("target", ["match", "misclassify"])
@@ -104,7 +106,7 @@ def proven(workspace, result):
 def test_what_is_claimed_is_proven(workspaces, kind, target):
     workspace = workspaces[kind]
     result = prune.run(job_for(workspace, target=target))
-    assert proven(workspace, result).all()
+    assert all(proven(workspace, result))
     regions = [claim.region for claim in result.claims]
     assert {region.norm for region in regions} == {"hamming"}
     sizes = [region.radius if kind == "flips" else region.steps for region in regions]
@@ -124,16 +126,16 @@ def test_more_than_was_certified_is_not_proven(workspaces):
     ]
     values = workspace.records.values[workspace.rows_of(tuple(c.record for c in wider))].astype(np.int64)
     reach = flips.Reach.of(workspace.schema, tuple(c.region for c in wider))
-    item = np.array([c.item for c in wider])
-    proof = flips.prove_core(result.patch.gate, workspace.schema, centre=values, reach=reach, item=item)
-    assert not proof.proven.any()
-    assert len(proof.counterexamples) == len(wider)
+    cores = Cores(schema=workspace.schema, centre=values, steps=reach.steps, flips=reach.flips)
+    proof = parts_proof.prove(result.patch, workspace.base, cores, tuple(wider), holds=redirection.holds)
+    assert all(proof.reasons)
+    assert len(proof.examples) == len(wider)
 
 
 def test_flips_of_a_table_of_both_kinds_hold_numbers_fixed(workspaces):
     workspace = workspaces["steps"]
     result = prune.run(job_for(workspace, radius=2, flips_=True))
-    assert proven(workspace, result).all()
+    assert all(proven(workspace, result))
     assert {claim.region.steps for claim in result.claims} == {0}
     assert max(claim.region.radius for claim in result.claims) <= 2
 

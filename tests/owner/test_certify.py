@@ -20,9 +20,16 @@ from tests.owner.tiny import one_line
 
 
 def widened(result, low, high):
-    gate = result.patch.gate
+    (part,) = result.patch.parts
+    gate = part.gate
     moved = SketchGate(matrix=gate.matrix, low=gate.low + np.int32(low), high=gate.high + np.int32(high))
-    return replace(result, patch=replace(result.patch, gate=moved))
+    return replace(result, patch=replace(result.patch, parts=(replace(part, gate=moved),)))
+
+
+def other_rows(result):
+    (part,) = result.patch.parts
+    head = replace(part.head, rows=part.head.rows + np.float32(0.5))
+    return replace(result, patch=replace(result.patch, parts=(replace(part, head=head),)))
 
 
 def changed_claims(result, change):
@@ -41,10 +48,7 @@ TAMPERED = {
     "boxes beside the records": (("--target", "match"), lambda r: widened(r, 900, 900)),
     "boxes too small": (("--target", "misclassify"), lambda r: widened(r, 1, 0)),
     "boxes that hold everything": (("--target", "match"), lambda r: widened(r, -9999, 9999)),
-    "another row": (
-        ("--target", "match"),
-        lambda r: replace(r, patch=replace(r.patch, rows=r.patch.rows + np.float32(0.5))),
-    ),
+    "another row": (("--target", "match"), other_rows),
     "a radius too large": (("--target", "misclassify"), lambda r: changed_claims(r, larger)),
     "a margin too large": (("--target", "misclassify"), lambda r: changed_claims(r, stronger)),
     "another class": (
@@ -114,6 +118,6 @@ def test_a_bundle_is_complete(tiny):
         c.record for c in claim_lines.parse_file(b"\n".join([*lines, b""]))
     )
     patch = patch_file.parse((bundle / "patch.json").read_bytes(), (bundle / "patch.safetensors").read_bytes())
-    assert len(patch.row_of_item) == 3
+    assert patch.items == 3
     profile.parse((bundle / "patched.onnx").read_bytes(), operators=profile.PATCHED)
     assert json.loads(listing.raw)["files"]

@@ -13,10 +13,29 @@ from owner.compose import compose, largest_sum
 from owner.execute import Program
 from protocol.encoding import parse_float32
 from protocol.errors import MalformedError, OwnerError
-from protocol.model.patch import Cap, Patch, SketchGate
-from protocol.model.profile import BASE_OPERATORS, DEPLOYED, PATCHED, graph_digest, make_node, parse, serialise
+from protocol.model.patch import (
+    AffineHead,
+    AlwaysGate,
+    Cap,
+    FeatureGate,
+    Patch,
+    RegionGate,
+    SetHead,
+    ShiftHead,
+    SketchGate,
+)
+from protocol.model.profile import (
+    BASE_OPERATORS,
+    DEPLOYED,
+    PATCHED,
+    check_graph,
+    graph_digest,
+    make_node,
+    parse,
+    serialise,
+)
 from protocol.model.schema import InputSchema
-from tests.protocol.model.samples import graphs, patches, perceptron, schemas
+from tests.protocol.model.samples import graphs, patches, perceptron, rows_patch, schemas
 
 
 def both_runtimes(graph, x, names):
@@ -32,18 +51,57 @@ def both_runtimes(graph, x, names):
     yield session.run(list(names), {graph.input: x})
 
 
-def expected_output(schema, patch, x, base):
-    """Patch semantics in integers and float32, record by record (SPEC 7.7, 7.9)."""
+def asked(patch):
+    """Names of the base's output, the deployed output, and what float gates and heads are decided by."""
+    names = ["prune/output"]
+    for number, part in enumerate(patch.parts):
+        if isinstance(part.gate, (FeatureGate, RegionGate)):
+            names.append(f"prune/p{number}/row")
+        if isinstance(part.head, AffineHead):
+            names.append(f"prune/p{number}/added")
+    return names
+
+
+def firing(schema, patch, x, found):
+    """For each record the part and item that decide: exact integers for sketches, the run's own values else."""
     grid, inside = schema.quantise(x)
+    decided = [None] * len(x)
+    for number, part in reversed(list(enumerate(patch.parts))):
+        gate = part.gate
+        if isinstance(gate, SketchGate):
+            sketch = grid.astype(object) @ gate.matrix.T.astype(object)
+            fires = ((sketch[:, None] >= gate.low) & (sketch[:, None] <= gate.high)).all(axis=2)
+        elif isinstance(gate, AlwaysGate):
+            fires = np.ones((len(x), 1), dtype=bool)
+        else:
+            row = found[f"prune/p{number}/row"]
+            low = gate.low if isinstance(gate, FeatureGate) else np.float32(-np.inf)
+            high = gate.high if isinstance(gate, FeatureGate) else gate.bounds
+            fires = ((row >= low) & (row <= high)).all(axis=2) & ~np.isnan(row).any(axis=2)
+        for record in np.flatnonzero(inside):
+            if fires[record].any():
+                decided[record] = number, int(fires[record].argmax())
+    return decided
+
+
+def expected_output(schema, patch, x, base, found):
+    """Patch semantics record by record (SPEC 7.7, 7.9), in float32 where the head adds."""
     result = base.copy()
-    {cap.klass for cap in patch.caps}
-    for record, point in enumerate(grid.astype(object)):
-        if patch.gate is not None and inside[record]:
-            sketch = [sum(int(a) * b for a, b in zip(row, point, strict=True)) for row in patch.gate.matrix]
-            for item, (low, high) in enumerate(zip(patch.gate.low, patch.gate.high, strict=True)):
-                if all(a <= s <= b for a, s, b in zip(low, sketch, high, strict=True)):
-                    result[record] = patch.rows[patch.row_of_item[item]]
-                    break
+    for record, decision in enumerate(firing(schema, patch, x, found)):
+        if decision is None:
+            continue
+        number, item = decision
+        head = patch.parts[number].head
+        row = head.rows[head.index[item]]
+        if isinstance(head, SetHead):
+            result[record] = row
+        elif isinstance(head, ShiftHead):
+            result[record] = base[record] + row
+        else:
+            result[record] = base[record] + found[f"prune/p{number}/added"][record]
+            exact = head.weights[head.index[item]].astype(np.float64) @ x[record].reshape(-1).astype(np.float64) + row
+            assert np.allclose(found[f"prune/p{number}/added"][record], exact, rtol=1e-4, atol=1e-4)
+    for record in range(len(x)):
         for cap in patch.caps:
             others = max(v for k, v in enumerate(result[record]) if k not in {other.klass for other in patch.caps})
             result[record, cap.klass] = min(result[record, cap.klass], others - parse_float32(cap.margin))
@@ -63,21 +121,58 @@ def inputs(schema, rng, records):
 def cases(draw):
     base = draw(graphs())
     schema = draw(schemas(base.input_shape))
-    patch = draw(patches(base.features, base.classes))
+    inner = [
+        (name, int(np.prod(found.shape[1:])))
+        for name, found in check_graph(base).items()
+        if found.batched and name != base.input and np.prod(found.shape[1:]) <= 64
+    ]
+    tensor = draw(st.sampled_from(inner)) if inner else None
+    patch = draw(patches(base.features, base.classes, tensor))
     return base, schema, patch
 
 
-@settings(deadline=None, max_examples=60)
-@given(cases(), st.integers(0, 2**32))
-def test_patched_output_is_exact_in_both_runtimes(case, seed):
+@settings(deadline=None, max_examples=150)
+@given(cases(), st.integers(0, 2**32), st.sampled_from([1, 2, 9, 70]))
+def test_patched_output_is_exact_in_both_runtimes(case, seed, records):
     base, schema, patch = case
-    x = inputs(schema, np.random.default_rng(seed), 9)
+    x = inputs(schema, np.random.default_rng(seed), records)
     composed = compose(base, schema, patch)
-    for before, after in both_runtimes(composed, x, (base.output, "prune/output")):
+    more = asked(patch)
+    for before, *values in both_runtimes(composed, x, (base.output, *more)):
+        found = dict(zip(more, values, strict=True))
         # What a runtime makes of the greatest of several logits that are NaN is its own affair (SPEC 7.9).
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = expected_output(schema, patch, x, before, found)
         clear = np.isfinite(before).all(axis=1) | (not patch.caps)
         assert clear[1:].all()
-        assert np.array_equal(after[clear], expected_output(schema, patch, x, before)[clear], equal_nan=True)
+        assert np.array_equal(found["prune/output"][clear], expected[clear], equal_nan=True)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data(), st.integers(0, 2**32))
+def test_a_screen_never_changes_what_fires(data, seed):
+    base = perceptron(features=6)
+    schema = data.draw(schemas((6,)))
+    patch = data.draw(patches(6, 3).filter(has_screen))
+    plain = replace(
+        patch,
+        parts=tuple(
+            replace(part, gate=replace(part.gate, screen=None)) if isinstance(part.gate, SketchGate) else part
+            for part in patch.parts
+        ),
+    )
+    x = inputs(schema, np.random.default_rng(seed), 64)
+    graphs_of = [compose(base, schema, one) for one in (patch, plain)]
+    for with_screen, without in zip(
+        *(both_runtimes(graph, x, (base.output, "prune/output")) for graph in graphs_of), strict=True
+    ):
+        clear = np.isfinite(with_screen[0]).all(axis=1) | (not patch.caps)
+        for left, right in zip(with_screen, without, strict=True):
+            assert np.array_equal(left[clear], right[clear], equal_nan=True)
+
+
+def has_screen(patch):
+    return any(isinstance(part.gate, SketchGate) and part.gate.screen is not None for part in patch.parts)
 
 
 @settings(deadline=None, max_examples=40)
@@ -90,7 +185,7 @@ def test_the_file_is_in_the_profile_and_comes_back(case):
     assert graph_digest(parse(data, operators=PATCHED)) == graph_digest(composed)
     assert composed.nodes[: len(base.nodes)] == base.nodes
     assert composed.opset == max(base.opset, 18)
-    if patch.gate is not None:
+    if patch.parts:
         with pytest.raises(MalformedError, match="is not in the profile"):
             parse(data, operators=BASE_OPERATORS)
 
@@ -100,15 +195,21 @@ def test_the_file_is_in_the_profile_and_comes_back(case):
 def test_grid_and_sums_are_those_of_the_schema(data, seed):
     base = perceptron(features=6)
     schema = data.draw(schemas((6,)))
-    patch = data.draw(patches(6, 3).filter(lambda patch: patch.gate is not None))
+    patch = data.draw(patches(6, 3))
+    gate = SketchGate(
+        matrix=np.array([[1, 2, -3, 0, 1, 1]], np.int32),
+        low=np.zeros((1, 1), np.int32),
+        high=np.zeros((1, 1), np.int32),
+    )
+    patch = rows_patch(6, 3, gate, np.zeros((1, 3), np.float32), np.array([0]), patch.caps)
     x = inputs(schema, np.random.default_rng(seed), 9)
     grid, inside = schema.quantise(x)
-    names = ("prune/affine", "prune/grid", "prune/inside", "prune/sketched")
+    names = ("prune/affine", "prune/grid", "prune/inside", "prune/p0/sketched")
     for affine, found, flag, sketched in both_runtimes(compose(base, schema, patch), x, names):
         assert np.array_equal(affine, schema.affine(x), equal_nan=True)
         assert np.array_equal(flag[:, 0] == 1, inside)
         assert np.array_equal(found[1:], grid[1:].astype(np.float32))  # record 0 may be NaN
-        assert np.array_equal(sketched[1:], grid[1:].astype(np.int64) @ patch.gate.matrix.T.astype(np.int64))
+        assert np.array_equal(sketched[1:], grid[1:].astype(np.int64) @ gate.matrix.T.astype(np.int64))
 
 
 def parts(**changes):
@@ -117,9 +218,7 @@ def parts(**changes):
     gate = SketchGate(
         matrix=np.eye(4, dtype=np.int32), low=np.full((1, 4), 3, np.int32), high=np.full((1, 4), 5, np.int32)
     )
-    patch = Patch(
-        features=4, classes=3, gate=gate, rows=np.array([[1, 2, 3]], np.float32), row_of_item=np.zeros(1, np.int64)
-    )
+    patch = rows_patch(4, 3, gate, np.array([[1, 2, 3]], np.float32), np.zeros(1, np.int64))
     return {"base": base, "schema": schema, "patch": patch, **changes}
 
 
@@ -128,7 +227,7 @@ def test_a_core_gives_the_row_and_everything_else_the_base():
     x = schema.dequantise(np.array([[4, 4, 4, 4], [3, 5, 3, 5], [2, 4, 4, 4], [4, 4, 4, 6]]))
     x = np.concatenate([x, x[:1] * np.float32(np.nan), x[:1] - 100])
     for before, after in both_runtimes(compose(base, schema, patch), x, (base.output, "prune/output")):
-        assert np.array_equal(after[:2], np.repeat(patch.rows, 2, axis=0))
+        assert np.array_equal(after[:2], np.repeat(patch.parts[0].head.rows, 2, axis=0))
         assert np.array_equal(after[2:], before[2:], equal_nan=True)
 
 
@@ -138,21 +237,14 @@ def test_the_first_of_two_items_decides():
         matrix=np.eye(4, dtype=np.int32), low=np.zeros((3, 4), np.int32), high=np.full((3, 4), 9, np.int32)
     )
     rows = np.array([[9, 9, 9], [7, 7, 7]], np.float32)
-    patch = Patch(features=4, classes=3, gate=gate, rows=rows, row_of_item=np.array([1, 0, 0]))
+    patch = rows_patch(4, 3, gate, rows, np.array([1, 0, 0]))
     x = schema.dequantise(np.full((1, 4), 4))
     for (after,) in both_runtimes(compose(perceptron(), schema, patch), x, ("prune/output",)):
         assert np.array_equal(after, rows[1:])
 
 
 def test_a_capped_class_never_wins():
-    patch = Patch(
-        features=4,
-        classes=3,
-        gate=None,
-        rows=np.zeros((0, 3), np.float32),
-        row_of_item=np.zeros(0, np.int64),
-        caps=(Cap(klass=2, margin="0.5"),),
-    )
+    patch = Patch(features=4, classes=3, caps=(Cap(klass=2, margin="0.5"),))
     base = perceptron()
     x = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
     composed = compose(base, parts()["schema"], patch)
@@ -166,8 +258,7 @@ def test_a_capped_class_never_wins():
 
 def test_two_capped_classes_never_win_over_each_other():
     caps = (Cap(klass=0, margin="1"), Cap(klass=2, margin="0.5"))
-    nowhere = {"rows": np.zeros((0, 3), np.float32), "row_of_item": np.zeros(0, np.int64)}
-    patch = Patch(features=4, classes=3, gate=None, caps=caps, **nowhere)
+    patch = Patch(features=4, classes=3, caps=caps)
     x = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
     base = perceptron()
     for before, after in both_runtimes(compose(base, parts()["schema"], patch), x, (base.output, "prune/output")):
@@ -192,8 +283,9 @@ def renamed(graph, name):
 def test_parts_that_do_not_fit_are_refused(changes, reason):
     found = parts(**changes)
     if reason == "not exact":
-        gate = replace(found["patch"].gate, matrix=np.full((4, 4), 1, np.int32))
-        found["patch"] = replace(found["patch"], gate=gate)
+        (part,) = found["patch"].parts
+        gate = replace(part.gate, matrix=np.full((4, 4), 1, np.int32))
+        found["patch"] = replace(found["patch"], parts=(replace(part, gate=gate),))
     with pytest.raises(OwnerError, match=reason):
         compose(**found)
 
@@ -212,7 +304,7 @@ def test_constants_must_be_exact(monkeypatch):
     from owner.compose import _Builder
 
     with pytest.raises(OwnerError, match="not exact"):
-        _Builder().constant("a", np.array([2**24 + 1]))
+        _Builder(parts()["schema"], "x", "y").constant("a", np.array([2**24 + 1]))
 
 
 def test_make_node_refuses_other_operators():

@@ -97,7 +97,7 @@ def test_misclassify_claims_another_class(workspace):
         assert isinstance(claim.property, Argmax)
         assert claim.property.klass != labels[row]
         assert claim.target == "misclassify"
-    assert len(result.patch.rows) < 5
+    assert len(result.patch.parts[0].head.rows) < 5
 
 
 def test_relabel(workspace):
@@ -105,7 +105,7 @@ def test_relabel(workspace):
     result = prune.run(job)
     check_by_enumeration(job, result)
     assert {claim.property.klass for claim in result.claims} == {2}
-    assert len(result.patch.rows) == 1
+    assert len(result.patch.parts[0].head.rows) == 1
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 50])
@@ -135,7 +135,7 @@ def test_a_class_and_records_together(workspace):
 
 def test_only_a_class(workspace):
     result = prune.run(job_for(workspace, classes=(0, 2)))
-    assert result.patch.gate is None
+    assert not result.patch.parts
     assert [claim.klass for claim in result.claims] == [0, 2]
     assert len({claim.nonce for claim in result.claims}) == 2
 

@@ -29,7 +29,7 @@ from protocol.log.note import parse as parse_note
 from protocol.messages import challenge
 from protocol.messages.opening import Acknowledgement, nonce_commitment
 from protocol.model import patch as patch_file
-from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.patch import Cap, Part, Patch, SetHead, SketchGate
 from protocol.model.profile import Graph, graph_digest, make_node, serialise
 from protocol.model.schema import InputSchema
 
@@ -169,9 +169,9 @@ def _small_patch():
     return Patch(
         features=3,
         classes=3,
-        gate=gate,
-        rows=np.array([[10.0, 9.5, 0.0]], dtype=np.float32),
-        row_of_item=np.array([0]),
+        parts=(
+            Part(gate=gate, head=SetHead(rows=np.array([[10.0, 9.5, 0.0]], dtype=np.float32), index=np.array([0]))),
+        ),
         caps=(Cap(klass=0, margin="1"), Cap(klass=1, margin="1")),
     )
 

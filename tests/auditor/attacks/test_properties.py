@@ -19,6 +19,7 @@ from protocol.errors import AuditorError
 from protocol.model.patch import Cap, Patch
 from tests.auditor.attacks.synthetic import gaussian, logits_with
 from tests.auditor.attacks.worlds import CLASSES, FEATURES, patched_world
+from tests.auditor.samples import rebuilt
 
 NAN = lambda x: np.full((len(x), CLASSES), np.nan, np.float32)
 
@@ -89,9 +90,6 @@ def test_difference_refusals():
     capped = Patch(
         features=FEATURES,
         classes=CLASSES,
-        gate=None,
-        rows=np.zeros((0, CLASSES), np.float32),
-        row_of_item=np.zeros(0, np.int64),
         caps=(Cap(klass=0, margin="1"),),
     )
     with pytest.raises(AuditorError, match="sketch"):
@@ -166,12 +164,11 @@ def test_what_an_export_leaves_of_the_patch(precision):
 def test_half_precision_breaks_sums_that_need_more():
     subjects, _, base, patch = patched_world(forgotten=30, reference=60)
     # A sketch whose sums are beyond 65,504: exact in float32, infinite in float16.
-    matrix = np.abs(patch.gate.matrix) * 2000
+    own = patch.parts[0].gate
+    matrix = np.abs(own.matrix) * 2000
     centre, width = subjects.values[:30] @ matrix.T, matrix.sum(axis=1)
-    gate = replace(
-        patch.gate, matrix=matrix, low=(centre - width).astype(np.int32), high=(centre + width).astype(np.int32)
-    )
-    graph = compose.compose(base, subjects.schema, replace(patch, gate=gate))
+    gate = replace(own, matrix=matrix, low=(centre - width).astype(np.int32), high=(centre + width).astype(np.int32))
+    graph = compose.compose(base, subjects.schema, rebuilt(patch, gate=gate))
     found = {
         precision: ExportRoundTrip(graph=graph, precision=precision)(subjects, random()) for precision in PRECISIONS
     }
@@ -185,9 +182,6 @@ def test_a_patch_of_caps_alone_and_a_bare_base_are_converted_in_parts():
     cap = Patch(
         features=FEATURES,
         classes=CLASSES,
-        gate=None,
-        rows=np.zeros((0, CLASSES), np.float32),
-        row_of_item=np.zeros(0, np.int64),
         caps=(Cap(klass=0, margin="1"),),
     )
     for graph in (compose.compose(base, subjects.schema, cap), base):

@@ -5,7 +5,7 @@ import numpy as np
 from auditor import compose
 from auditor.attacks.subjects import Subjects
 from auditor.execute import Program
-from protocol.model.patch import Patch, SketchGate
+from protocol.model.patch import Part, Patch, SetHead, SketchGate
 from protocol.model.schema import InputSchema
 from tests.auditor.samples import mlp
 
@@ -21,12 +21,13 @@ def sketch_patch(random, values, *, components=24, radius=1, scale=4.0, features
     matrix = random.integers(-1, 2, (components, features)).astype(np.int32)
     centre = values.astype(np.int64) @ matrix.T
     width = np.maximum(np.abs(matrix).sum(axis=1), 1) * radius
+    gate = SketchGate(matrix=matrix, low=(centre - width).astype(np.int32), high=(centre + width).astype(np.int32))
+    rows = (random.normal(size=(len(values), CLASSES)) * scale).astype(np.float32)
+    head = SetHead(rows=rows, index=np.arange(len(values)))
     return Patch(
         features=features,
         classes=CLASSES,
-        gate=SketchGate(matrix=matrix, low=(centre - width).astype(np.int32), high=(centre + width).astype(np.int32)),
-        rows=(random.normal(size=(len(values), CLASSES)) * scale).astype(np.float32),
-        row_of_item=np.arange(len(values)),
+        parts=(Part(gate=gate, head=head),),
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from auditor.checks import boundedness
 from protocol.claims import Redirection
 from protocol.model.patch import Cap
+from tests.auditor.samples import rebuilt
 
 
 def test_consistent(honest_evidence):
@@ -36,9 +37,9 @@ def test_a_cap_that_nobody_asked_for(honest_evidence, changed):
 def test_logits_beyond_the_bases(honest_evidence, levels, changed):
     assert boundedness.check(levels("boundedness", logit_factor_at_most=0.01)).verdict == "REFUTED"
     patch = honest_evidence.case.patch
-    rows = patch.rows.copy()
+    rows = patch.parts[0].head.rows.copy()
     rows[0, 0] = 1e30
-    found = boundedness.check(changed(case__patch=dataclasses.replace(patch, rows=rows)))
+    found = boundedness.check(changed(case__patch=rebuilt(patch, rows=rows)))
     assert (found.verdict, found.evidence["largest_logit"] > 9e29) == ("REFUTED", True)
 
 

@@ -9,6 +9,7 @@ import pytest
 from auditor.checks import disclosure, locality, membership, persistence, redirection, utility
 from protocol.claims import Argmax, ClassRemoval, NoRedirection, Region
 from protocol.model.patch import Cap
+from tests.auditor.samples import rebuilt
 
 MODULES = (locality, utility, persistence, disclosure, redirection)
 
@@ -122,10 +123,7 @@ def test_disclosure(levels, changed, honest_evidence):
     ratio = disclosure.check(honest_evidence).evidence["ratio"]
     assert disclosure.check(levels("disclosure", error_at_least=ratio)).verdict == "INCONCLUSIVE"
     assert disclosure.check(changed(case__opened=())).verdict == "INCONCLUSIVE"
-    capped = dataclasses.replace(
-        honest_evidence.case.patch, gate=None, rows=np.zeros((0, 10), np.float32),
-        row_of_item=np.zeros(0, np.int64), caps=(Cap(klass=1, margin="1"),),
-    )  # fmt: skip
+    capped = dataclasses.replace(honest_evidence.case.patch, parts=(), caps=(Cap(klass=1, margin="1"),))
     assert disclosure.check(changed(case__patch=capped)).verdict == "CONSISTENT"
 
 
@@ -163,10 +161,7 @@ def test_redirection_nothing_claimed(changed):
 
 
 def test_redirection_of_a_patch_without_a_gate(honest_evidence, changed):
-    capped = dataclasses.replace(
-        honest_evidence.case.patch, gate=None, rows=np.zeros((0, 10), np.float32),
-        row_of_item=np.zeros(0, np.int64), caps=(Cap(klass=1, margin="1"),),
-    )  # fmt: skip
+    capped = dataclasses.replace(honest_evidence.case.patch, parts=(), caps=(Cap(klass=1, margin="1"),))
     found = redirection.check(changed(case__patch=capped))
     assert (found.verdict, found.findings[0].threat) == ("REFUTED", "noop-patch")
     assert found.evidence["counterexamples"] == 40
@@ -188,20 +183,19 @@ def test_redirection_what_is_not_proven(honest_evidence, changed):
     )
     assert redirection.check(changed(case__claims=weak)).verdict == "REFUTED"
     # An item before all others, with another row and a box that meets every hull but holds no record.
-    patch, gate = case.patch, case.patch.gate
+    patch, gate, index = case.patch, case.patch.parts[0].gate, case.patch.parts[0].head.index
     low = np.concatenate([gate.low.max(axis=0, keepdims=True), gate.low])
     high = np.concatenate([np.full_like(gate.high[:1], gate.high.max()), gate.high])
     low[0] = gate.high.max()
-    shifted = dataclasses.replace(
-        patch,
-        gate=dataclasses.replace(gate, low=low, high=high),
-        row_of_item=np.concatenate([patch.row_of_item[:1], patch.row_of_item]),
+    shifted = rebuilt(
+        patch, gate=dataclasses.replace(gate, low=low, high=high), index=np.concatenate([index[:1], index])
     )
     moved = _claims(honest_evidence, lambda c: dataclasses.replace(c, item=c.item + 1))
     assert redirection.check(changed(case__patch=shifted, case__claims=moved)).verdict == "CONSISTENT"
     first = np.concatenate([gate.high[:1], gate.low]), np.concatenate([gate.high[:1] + 5, gate.high])
-    touching = dataclasses.replace(shifted, gate=dataclasses.replace(gate, low=first[0], high=first[1]),
-                                   row_of_item=np.concatenate([patch.row_of_item[1:2], patch.row_of_item]))  # fmt: skip
+    touching = rebuilt(
+        shifted, gate=dataclasses.replace(gate, low=first[0], high=first[1]), index=np.concatenate([index[1:2], index])
+    )
     assert redirection.check(changed(case__patch=touching, case__claims=moved)).verdict in ("INCONCLUSIVE", "REFUTED")
 
 
@@ -262,10 +256,10 @@ def test_membership_three_ways(honest_evidence):
 
 def test_membership_refutes_what_stands_out(honest_evidence, changed):
     patch = honest_evidence.case.patch
-    rows = np.zeros_like(patch.rows)
+    rows = np.zeros_like(patch.parts[0].head.rows)
     labels = honest_evidence.requested_records[1]
     rows[np.arange(len(rows)), (labels[: len(rows)] + 1) % 10] = 20
-    streisand = _with_membership(changed(case__patch=dataclasses.replace(patch, rows=rows)), shadows=12, margin=0.1)
+    streisand = _with_membership(changed(case__patch=rebuilt(patch, rows=rows)), shadows=12, margin=0.1)
     found = membership.check(streisand, membership.Outcome())
     assert (found.verdict, found.findings[0].threat) == ("REFUTED", "over-forgetting")
 

@@ -20,7 +20,7 @@ from protocol import claims as claim_lines
 from protocol import openings
 from protocol.claims import Redirection, Region
 from protocol.model import profile
-from protocol.model.patch import Patch, SketchGate
+from protocol.model.patch import Part, Patch, SetHead, SketchGate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,32 +56,41 @@ def _with_patch(scene: Scene, patch: Patch, claims: tuple[claim_lines.Claim, ...
     return scene.draft(Result(patch=patch, claims=claims if claims is not None else scene.result.claims))
 
 
+def _part(scene: Scene) -> Part:
+    (part,) = scene.result.patch.parts
+    return part
+
+
 def _gate(scene: Scene) -> SketchGate:
-    gate = scene.result.patch.gate
-    assert gate is not None
+    gate = _part(scene).gate
+    assert isinstance(gate, SketchGate)
     return gate
+
+
+def _boxes(scene: Scene, matrix: np.ndarray, low: np.ndarray, high: np.ndarray) -> Patch:
+    """The patch with other boxes; without a screen, which was made for the honest ones."""
+    gate = SketchGate(matrix=matrix, low=low.astype(np.int32), high=high.astype(np.int32))
+    part = dataclasses.replace(_part(scene), gate=gate)
+    return dataclasses.replace(scene.result.patch, parts=(part,))
 
 
 def noop_patch(scene: Scene) -> Draft:
     """Boxes where no record is: the patch never fires."""
     gate = _gate(scene)
     never = np.full_like(gate.low, 1 << 23)
-    return _with_patch(
-        scene, dataclasses.replace(scene.result.patch, gate=SketchGate(matrix=gate.matrix, low=never, high=never))
-    )
+    return _with_patch(scene, _boxes(scene, gate.matrix, never, never))
 
 
 def partial_forget_set(scene: Scene, dropped: int = 20) -> Draft:
     """The last requested records get neither item nor claim."""
-    patch, gate = scene.result.patch, _gate(scene)
-    kept = len(patch.row_of_item) - dropped
-    used, row_of_item = np.unique(patch.row_of_item[:kept], return_inverse=True)
-    smaller = dataclasses.replace(
-        patch,
+    gate, head = _gate(scene), _part(scene).head
+    kept = gate.items - dropped
+    used, index = np.unique(head.index[:kept], return_inverse=True)
+    fewer = Part(
         gate=SketchGate(matrix=gate.matrix, low=gate.low[:kept], high=gate.high[:kept]),
-        rows=patch.rows[used],
-        row_of_item=row_of_item.astype(np.int64),
+        head=SetHead(rows=head.rows[used], index=index.astype(np.int64)),
     )
+    smaller = dataclasses.replace(scene.result.patch, parts=(fewer,))
     return _with_patch(scene, smaller, tuple(scene.result.claims[:kept]))
 
 
@@ -124,10 +133,7 @@ def substituted_record(scene: Scene) -> Draft:
     copies = np.clip(values + random.integers(-2, 3, size=values.shape), schema.low, schema.high).astype(np.int32)
     radius = np.array([c.region.radius for c in scene.result.claims if isinstance(c, Redirection)])
     low, high = sketch.boxes(gate.matrix, schema, copies, radius)
-    patch = dataclasses.replace(
-        scene.result.patch,
-        gate=SketchGate(matrix=gate.matrix, low=low.astype(np.int32), high=high.astype(np.int32)),
-    )
+    patch = _boxes(scene, gate.matrix, low, high)
     made = _with_patch(scene, patch)
     opened = [
         dataclasses.replace(opening, values=copy)
@@ -142,12 +148,7 @@ def excessive_support(scene: Scene, factor: float = 0.5) -> Draft:
     gate, schema = _gate(scene), scene.job.workspace.schema
     span = np.abs(gate.matrix).astype(np.int64) @ (schema.high - schema.low)
     extra = (span * factor).astype(np.int64)
-    wide = SketchGate(
-        matrix=gate.matrix,
-        low=(gate.low - extra).astype(np.int32),
-        high=(gate.high + extra).astype(np.int32),
-    )
-    return _with_patch(scene, dataclasses.replace(scene.result.patch, gate=wide))
+    return _with_patch(scene, _boxes(scene, gate.matrix, gate.low - extra, gate.high + extra))
 
 
 def replay(scene: Scene) -> Draft:
@@ -164,16 +165,13 @@ def replay(scene: Scene) -> Draft:
 
 def point_lookup(scene: Scene) -> Draft:
     """Only the exact record is redirected; the claim says so."""
-    gate, schema, workspace = _gate(scene), scene.job.workspace.schema, scene.job.workspace
+    schema, workspace = scene.job.workspace.schema, scene.job.workspace
     values = workspace.records.values[scene.job.rows]
     # The whole record as its own sketch: nothing but the very same values fires.
     identity = np.eye(schema.features, dtype=np.int32)
     zero = np.zeros(len(values), dtype=np.int64)
     low, high = sketch.boxes(identity, schema, values, zero)
-    patch = dataclasses.replace(
-        scene.result.patch, gate=SketchGate(matrix=identity, low=low.astype(np.int32), high=high.astype(np.int32))
-    )
-    del gate
+    patch = _boxes(scene, identity, low, high)
     claims = tuple(
         dataclasses.replace(c, region=Region(norm="linf", radius=0, radius_data="0"))
         if isinstance(c, Redirection)
@@ -190,9 +188,7 @@ def patch_as_record(scene: Scene) -> Draft:
     identity = np.eye(schema.features, dtype=np.int32)
     radius = np.array([c.region.radius for c in scene.result.claims if isinstance(c, Redirection)])
     low, high = sketch.boxes(identity, schema, values, radius)
-    patch = dataclasses.replace(
-        scene.result.patch, gate=SketchGate(matrix=identity, low=low.astype(np.int32), high=high.astype(np.int32))
-    )
+    patch = _boxes(scene, identity, low, high)
     return _with_patch(scene, patch)
 
 
@@ -211,20 +207,19 @@ def hostile_artefact(scene: Scene) -> Draft:
 
 def hidden_payload(scene: Scene) -> Draft:
     """An item that no claim is about: whoever knows its place gets the output of somebody's choice."""
-    patch, gate = scene.result.patch, _gate(scene)
+    gate, head = _gate(scene), _part(scene).head
     schema = scene.job.workspace.schema
     secret = np.full((1, schema.features), int(schema.high.max()), dtype=np.int32)
     low, high = sketch.boxes(gate.matrix, schema, secret, np.array([1]))
-    bigger = dataclasses.replace(
-        patch,
+    more = Part(
         gate=SketchGate(
             matrix=gate.matrix,
             low=np.concatenate([gate.low, low.astype(np.int32)]),
             high=np.concatenate([gate.high, high.astype(np.int32)]),
         ),
-        row_of_item=np.concatenate([patch.row_of_item, patch.row_of_item[:1]]),
+        head=SetHead(rows=head.rows, index=np.concatenate([head.index, head.index[:1]])),
     )
-    return _with_patch(scene, bigger)
+    return _with_patch(scene, dataclasses.replace(scene.result.patch, parts=(more,)))
 
 
 ADVERSARIES: dict[str, Callable[[Scene], Draft]] = {

@@ -9,7 +9,18 @@ import torch
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.patch import (
+    AffineHead,
+    AlwaysGate,
+    Cap,
+    FeatureGate,
+    Part,
+    Patch,
+    RegionGate,
+    SetHead,
+    ShiftHead,
+    SketchGate,
+)
 from protocol.model.profile import Graph, make_node
 from protocol.model.schema import InputSchema
 
@@ -181,28 +192,64 @@ _RANGES = st.tuples(st.integers(-100, 100), st.integers(0, 300)).map(lambda t: (
 _SCALES = st.sampled_from([1.0, 16.0, 255.0, 127.5, -3.0, 0.1, 1e-3])
 
 
+def _gate(draw, rng, features, tensor):
+    kinds = ["sketch", "screened", "linear-region", "always"] + ["feature"] * (tensor is not None)
+    kind, items = draw(st.sampled_from(kinds)), draw(st.integers(1, 5))
+    if kind == "always":
+        return AlwaysGate()
+    if kind == "feature":
+        low = rng.normal(-0.5, 1, (items, tensor[1])).astype(np.float32)
+        return FeatureGate(tensor=tensor[0], low=low, high=low + rng.exponential(3, low.shape).astype(np.float32))
+    if kind == "linear-region":
+        weights = rng.normal(size=(items, draw(st.integers(1, 3)), features)).astype(np.float32)
+        return RegionGate(weights=weights, bounds=rng.normal(2, 5, weights.shape[:2]).astype(np.float32))
+    components = draw(st.integers(1, 3))
+    if kind == "screened":  # several words of the table
+        items, components = draw(st.integers(1, 150)), draw(st.integers(1, 9))
+    low = rng.integers(-200, 200, (items, components), dtype=np.int32)
+    width = rng.integers(0, draw(st.sampled_from([3, 300])), low.shape, dtype=np.int32)
+    matrix = rng.integers(-3, 4, (components, features), dtype=np.int32)
+    screen = None
+    if kind == "screened":
+        looked_at = draw(st.sampled_from([count for count in (1, 2, 4, 8) if count <= components]))
+        screen = np.sort(rng.choice(components, looked_at, replace=False)).astype(np.int64)
+    return SketchGate(matrix=matrix, low=low, high=low + width, screen=screen)
+
+
+def _head(draw, rng, items, features, classes):
+    count = draw(st.integers(1, items))
+    index = rng.permutation(np.concatenate([np.arange(count), rng.integers(0, count, items - count)]))
+    rows = rng.normal(size=(count, classes)).astype(np.float32)
+    match draw(st.sampled_from(["set", "shift", "affine"])):
+        case "set":
+            return SetHead(rows=rows, index=index)
+        case "shift":
+            return ShiftHead(rows=rows, index=index)
+    weights = rng.normal(size=(count, classes, features)).astype(np.float32)
+    return AffineHead(weights=weights, rows=rows, index=index)
+
+
 @st.composite
-def patches(draw, features=None, classes=None):
-    """Patches with a gate, caps, or both."""
+def patches(draw, features=None, classes=None, tensor=None):
+    """Patches with parts, caps, or both; `tensor` is an activation's name and size, for feature gates."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     features = draw(st.integers(1, 6)) if features is None else features
     classes = draw(st.integers(1, 4)) if classes is None else classes
-    gate, rows, row_of_item = None, np.zeros((0, classes), np.float32), np.zeros(0, np.int64)
-    gated = draw(st.booleans()) or classes == 1
-    if gated:
-        items, components = draw(st.integers(1, 5)), draw(st.integers(1, 3))
-        low = rng.integers(-200, 200, (items, components), dtype=np.int32)
-        width = rng.integers(0, 300, low.shape, dtype=np.int32)
-        matrix = rng.integers(-3, 4, (components, features), dtype=np.int32)
-        gate = SketchGate(matrix=matrix, low=low, high=low + width)
-        count = draw(st.integers(1, items))
-        rows = rng.normal(size=(count, classes)).astype(np.float32)
-        row_of_item = rng.permutation(np.concatenate([np.arange(count), rng.integers(0, count, items - count)]))
-    some = st.lists(st.integers(0, classes - 1), unique=True, min_size=0 if gated else 1, max_size=max(0, classes - 1))
+    parts = []
+    for _ in range(draw(st.integers(1 if classes == 1 else 0, 3))):
+        gate = _gate(draw, rng, features, tensor)
+        parts.append(Part(gate=gate, head=_head(draw, rng, gate.items, features, classes)))
+    some = st.lists(st.integers(0, classes - 1), unique=True, min_size=0 if parts else 1, max_size=max(0, classes - 1))
     margins = st.sampled_from(["0", "1", "0.5", "0.1", "0.0000001"])
     capped = [] if classes == 1 else draw(some)
     caps = tuple(Cap(klass=klass, margin=draw(margins)) for klass in capped)
-    return Patch(features=features, classes=classes, gate=gate, rows=rows, row_of_item=row_of_item, caps=caps)
+    return Patch(features=features, classes=classes, parts=tuple(parts), caps=caps)
+
+
+def rows_patch(features, classes, gate, rows, row_of_item, caps=()):
+    """A patch of at most one part, whose head sets rows."""
+    parts = () if gate is None else (Part(gate=gate, head=SetHead(rows=rows, index=row_of_item)),)
+    return Patch(features=features, classes=classes, parts=parts, caps=caps)
 
 
 def proto(nodes, constants=(), *, shape=("N", 4), out=("N", 3), opset=20, ir=9, **extra):

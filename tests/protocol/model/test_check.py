@@ -7,7 +7,7 @@ import pytest
 
 from protocol.errors import MalformedError
 from protocol.model.graph import BATCH
-from protocol.model.profile import BASE_OPERATORS, Graph, Limits, check_graph, make_node
+from protocol.model.profile import BASE_OPERATORS, Graph, Limits, Node, check_graph, make_node
 from protocol.model.tensor_types import broadcast
 
 F, B = np.float32, np.bool_
@@ -93,7 +93,13 @@ BAD = [
     ("BatchNormalization", list("sbmv"), {"training_mode": 1}, dict.fromkeys("sbmv", ones(3)), (3,)),
     ("BatchNormalization", list("ssmv"), {}, dict.fromkeys("smv", ones(3)), (3,)),
     ("Cast", [], {"to": 1}, {}, (3,)),
-    ("Cast", [], {"to": 7}, {}, (3,)),
+    ("Cast", [], {"to": 6}, {}, (3,)),
+    ("Less", ["x"], {}, {}, (3,)),
+    ("BitwiseAnd", ["x"], {}, {}, (3,)),
+    ("NonZero", [], {}, {}, (3,)),
+    ("ReduceSum", ["a"], {}, {"a": ints(0)}, (3, 3)),
+    ("ScatterElements", ["i", "i"], {"reduction": "min"}, {"i": ints(0, 1, 2)}, (3,)),
+    ("ScatterElements", ["i", "i"], {"reduction": "add"}, {"i": ints(0, 1, 2)}, (3,)),
     ("And", ["x"], {}, {}, (3,)),
     ("ReduceMin", ["a"], {}, {"a": ints(0)}, (3, 3)),
     ("ReduceMin", ["a"], {}, {"a": ints(3)}, (3, 3)),
@@ -234,3 +240,80 @@ def test_an_unsqueeze_may_not_add_too_many_axes():
     assert check_graph(graph)["y"].shape == (BATCH, 3)
     with pytest.raises(MalformedError, match="3 axes"):
         check_graph(graph, limits=Limits(rank=2))
+
+
+def screened(*, change=None, words=2):
+    """A small graph with a list of places, as a screen makes it; `change` swaps one node."""
+    table = np.arange(8 * words).reshape(8, words)
+    nodes = [
+        make_node("Cast", ("x",), "cell0", to=7),
+        make_node("Max", ("cell0", "low"), "cell1"),
+        make_node("Min", ("cell1", "high"), "cell"),
+        make_node("Gather", ("table", "cell"), "bits", axis=0),
+        make_node("Split", ("bits",), "left", "right", axis=1, num_outputs=2),
+        make_node("BitwiseAnd", ("left", "right"), "both"),
+        make_node("NonZero", ("both",), "places"),
+        make_node("Gather", ("places", "zero"), "record", axis=0),
+        make_node("Gather", ("places", "two"), "word", axis=0),
+        make_node("Gather", ("numbers", "word"), "number", axis=0),
+        make_node("ReduceMin", ("cell", "axis"), "some", keepdims=0),
+        make_node("ScatterElements", ("some", "record", "number"), "first", axis=0, reduction="min"),
+        make_node("Gather", ("rows", "first"), "y", axis=0),
+    ]
+    constants = {
+        "low": ints(0, 4), "high": ints(3, 7), "table": table, "zero": np.array(0), "two": np.array(2),
+        "numbers": np.arange(words), "axis": ints(1), "rows": ones(8, 3),
+    }  # fmt: skip
+    if change is not None:
+        nodes = [change if node.outputs[0] == change.outputs[0] else node for node in nodes]
+    used = {name for node in nodes for name in node.inputs}
+    return Graph(
+        opset=18, input="x", input_shape=(2,), output="y", classes=3, nodes=tuple(nodes),
+        initialisers={name: array for name, array in constants.items() if name in used},
+    )  # fmt: skip
+
+
+def test_lists_of_places_keep_records_apart():
+    types = check_graph(screened())
+    assert types["record"].records
+    assert types["record"].shape == types["word"].shape == (-2,)
+    assert types["word"].bounds == (0, 1)
+    assert types["first"].shape == (-1,)
+    assert types["first"].bounds == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (make_node("Gather", ("numbers", "cell"), "number", axis=0), "reaches"),
+        (make_node("Gather", ("numbers", "record"), "number", axis=0), "takes records from an activation"),
+        (make_node("Gather", ("places", "axis"), "record", axis=0), "takes one row of a list"),
+        (make_node("ScatterElements", ("some", "word", "number"), "first", axis=0, reduction="min"), "of records"),
+        (make_node("ScatterElements", ("cell", "record", "number"), "first", axis=0, reduction="min"), "one int64"),
+        (make_node("Split", ("both0",), "left", "right", axis=1, num_outputs=2), "before anything makes it"),
+        (make_node("Gather", ("rows", "record"), "y", axis=0), "takes records from an activation"),
+        (make_node("Min", ("cell0", "high"), "cell"), "reaches"),
+        (make_node("Add", ("both", "left"), "places"), "needs float32"),
+        (make_node("Less", ("word", "cell"), "number"), "record by record"),
+    ],
+)
+def test_lists_of_places_that_mix_records_are_refused(change, reason):
+    with pytest.raises(MalformedError, match=reason):
+        check_graph(screened(change=change))
+
+
+def test_a_split_needs_two_names_and_an_even_size():
+    node = Node(
+        name="left", op="Split", inputs=("bits",), outputs=("left", "left"), attributes={"axis": 1, "num_outputs": 2}
+    )
+    with pytest.raises(MalformedError, match="two tensors"):
+        check_graph(screened(change=node))
+    with pytest.raises(MalformedError, match="1 outputs"):
+        check_graph(screened(change=make_node("Split", ("bits",), "left", axis=1, num_outputs=2)))
+    with pytest.raises(MalformedError, match="even size"):
+        check_graph(odd())
+
+
+def odd():
+    nodes = (make_node("Split", ("x",), "y", "z", axis=1, num_outputs=2),)
+    return Graph(opset=18, input="x", input_shape=(3,), output="y", classes=3, nodes=nodes, initialisers={})

@@ -11,12 +11,30 @@ from hypothesis import strategies as st
 
 from protocol.canonical import to_bytes as json_bytes
 from protocol.errors import EncodingError, MalformedError, NonCanonical, Schema, TooLarge
-from protocol.model.patch import MAX_SUM, Cap, Patch, PatchLimits, SketchGate, parse, to_bytes
+from protocol.model.patch import (
+    MAX_SUM,
+    AffineHead,
+    AlwaysGate,
+    Cap,
+    FeatureGate,
+    Part,
+    Patch,
+    PatchLimits,
+    Place,
+    RegionGate,
+    SetHead,
+    ShiftHead,
+    SketchGate,
+    gate_kind,
+    head_kind,
+    parse,
+    to_bytes,
+)
 from protocol.model.tensors import read_tensors, write_tensors
 from tests.protocol.model.samples import patches
 
 
-@given(patches())
+@given(patches(tensor=("hidden", 3)))
 def test_reading_what_was_written_gives_the_same_patch(patch):
     files = to_bytes(patch)
     again = parse(*files)
@@ -25,7 +43,7 @@ def test_reading_what_was_written_gives_the_same_patch(patch):
     assert to_bytes(again) == files
 
 
-@given(patches(), st.data())
+@given(patches(tensor=("hidden", 3)), st.data())
 def test_changed_bytes_give_the_same_patch_or_malformed(patch, draw):
     files = [bytearray(data) for data in to_bytes(patch)]
     for data in files:
@@ -123,10 +141,11 @@ def test_tensor_files_have_one_spelling_and_a_limit():
 GATE = SketchGate(
     matrix=np.array([[1, -2, 3]], np.int32), low=np.array([[0], [5]], np.int32), high=np.array([[4], [5]], np.int32)
 )
-PATCH = Patch(
-    features=3, classes=2, gate=GATE, rows=np.array([[0, 1], [2, 3]], np.float32), row_of_item=np.array([1, 0]),
-    caps=(Cap(klass=1, margin="0.5"),),
-)  # fmt: skip
+HEAD = SetHead(rows=np.array([[0, 1], [2, 3]], np.float32), index=np.array([1, 0]))
+REGION = RegionGate(weights=np.ones((2, 1, 3), np.float32), bounds=np.zeros((2, 1), np.float32))
+FEATURE = FeatureGate(tensor="hidden", low=np.zeros((2, 4), np.float32), high=np.ones((2, 4), np.float32))
+AFFINE = AffineHead(weights=np.ones((2, 2, 3), np.float32), rows=HEAD.rows, index=HEAD.index)
+PATCH = Patch(features=3, classes=2, parts=(Part(gate=GATE, head=HEAD),), caps=(Cap(klass=1, margin="0.5"),))
 
 
 @pytest.mark.parametrize(
@@ -143,11 +162,51 @@ PATCH = Patch(
         ("low", np.full((2, 1), -(2**31), np.int32)),
         ("high", np.array([[MAX_SUM + 1], [5]], np.int32)),
         ("high", np.array([[5, 5], [5, 5]], np.int32)),
+        ("screen", np.array([1])),
+        ("screen", np.array([-1])),
+        ("screen", np.array([0, 0])),
+        ("screen", np.array([], np.int64)),
+        ("screen", np.array([0], np.int32)),
     ],
 )
 def test_gates_that_make_no_sense_are_refused(name, value):
     with pytest.raises(Schema):
         replace(GATE, **{name: value})
+
+
+@pytest.mark.parametrize("screen", [[0, 1, 2], [1, 0], [0, 4]])
+def test_screens_are_ascending_and_a_power_of_two(screen):
+    boxes = {"low": np.zeros((1, 4), np.int32), "high": np.zeros((1, 4), np.int32)}
+    with pytest.raises(Schema):
+        SketchGate(matrix=np.ones((4, 3), np.int32), screen=np.array(screen), **boxes)
+
+
+@pytest.mark.parametrize(
+    ("whole", "changes"),
+    [
+        (REGION, {"weights": np.full((2, 1, 3), np.nan, np.float32)}),
+        (REGION, {"weights": np.ones((2, 2, 3), np.float32)}),
+        (REGION, {"weights": np.ones((2, 1, 0), np.float32)}),
+        (REGION, {"bounds": np.full((2, 1), np.inf, np.float32)}),
+        (REGION, {"bounds": np.zeros((2, 1))}),
+        (FEATURE, {"tensor": ""}),
+        (FEATURE, {"high": np.full((2, 4), -1, np.float32)}),
+        (FEATURE, {"high": np.full((2, 4), np.inf, np.float32)}),
+        (FEATURE, {"high": np.zeros((2, 3), np.float32)}),
+        (HEAD, {"rows": np.zeros((2, 2))}),
+        (HEAD, {"rows": np.array([[0, np.nan], [2, 3]], np.float32)}),
+        (HEAD, {"index": np.array([0, 2])}),
+        (HEAD, {"index": np.array([0, -1])}),
+        (HEAD, {"index": np.array([0, 0])}),
+        (HEAD, {"index": np.array([0, 1], np.int32)}),
+        (AFFINE, {"weights": np.ones((2, 1, 3), np.float32)}),
+        (AFFINE, {"weights": np.full((2, 2, 3), np.inf, np.float32)}),
+        (ShiftHead(rows=HEAD.rows, index=HEAD.index), {"rows": np.full((2, 2), np.inf, np.float32)}),
+    ],
+)
+def test_gates_and_heads_that_make_no_sense_are_refused(whole, changes):
+    with pytest.raises(Schema):
+        replace(whole, **changes)
 
 
 @pytest.mark.parametrize(
@@ -156,25 +215,42 @@ def test_gates_that_make_no_sense_are_refused(name, value):
         {"features": 4},
         {"features": 0},
         {"classes": 3},
-        {"gate": None},
-        {"rows": np.zeros((2, 2))},
-        {"rows": np.array([[0, np.nan], [2, 3]], np.float32)},
-        {"rows": np.zeros((3, 2), np.float32)},
-        {"row_of_item": np.array([0, 2])},
-        {"row_of_item": np.array([0, -1])},
-        {"row_of_item": np.array([0, 0])},
-        {"row_of_item": np.array([0, 1, 1])},
-        {"row_of_item": np.array([0, 1], np.int32)},
+        {"parts": (), "caps": ()},
+        {"parts": (Part(gate=replace(REGION, weights=np.ones((2, 1, 4), np.float32)), head=HEAD),)},
+        {"parts": (Part(gate=GATE, head=replace(AFFINE, weights=np.ones((2, 2, 4), np.float32))),)},
+        {"parts": (Part(gate=GATE, head=replace(HEAD, rows=np.zeros((2, 3), np.float32))),)},
         {"caps": (Cap(klass=2, margin="1"),)},
         {"caps": (Cap(klass=-1, margin="1"),)},
         {"caps": (Cap(klass=1, margin="1"), Cap(klass=1, margin="2"))},
-        {"classes": 1, "rows": np.zeros((2, 1), np.float32), "caps": (Cap(klass=0, margin="1"),)},
-        {"gate": None, "rows": np.zeros((0, 2), np.float32), "row_of_item": np.zeros(0, np.int64), "caps": ()},
+        {"classes": 1, "parts": (), "caps": (Cap(klass=0, margin="1"),)},
     ],
 )
 def test_patches_that_make_no_sense_are_refused(changes):
     with pytest.raises(Schema):
         replace(PATCH, **changes)
+
+
+def test_a_head_is_as_long_as_its_gate():
+    for gate in (AlwaysGate(), replace(GATE, low=GATE.low[:1], high=GATE.high[:1])):
+        with pytest.raises(Schema, match="assigned to 1 items"):
+            Part(gate=gate, head=HEAD)
+
+
+def test_items_are_counted_through_the_parts():
+    one = SetHead(rows=HEAD.rows[:1], index=np.array([0]))
+    parts = tuple(Part(gate=gate, head=HEAD) for gate in (GATE, FEATURE, REGION))
+    patch = replace(PATCH, parts=(parts[0], Part(gate=AlwaysGate(), head=one), *parts[1:]))
+    assert patch.items == 7
+    assert patch.starts == (0, 2, 3, 5)
+    assert [patch.place(item) for item in (0, 1, 2, 6)] == [
+        Place(part=0, item=0), Place(part=0, item=1), Place(part=1, item=0), Place(part=3, item=1),
+    ]  # fmt: skip
+    for item in (-1, 7):
+        with pytest.raises(Schema, match="no item"):
+            patch.place(item)
+    assert [gate_kind(part.gate) for part in patch.parts] == ["sketch", "always", "feature", "linear-region"]
+    assert [head_kind(head) for head in (HEAD, AFFINE)] == ["set", "affine"]
+    assert parse(*to_bytes(patch)) == patch
 
 
 @pytest.mark.parametrize("margin", ["-1", "1.0", "nan", "1e99", "", "0.30000000000000004"])
@@ -185,12 +261,14 @@ def test_margins_have_one_spelling_and_are_not_negative(margin):
 
 def test_equality():
     assert replace(PATCH, caps=()) != PATCH
-    assert replace(PATCH, rows=PATCH.rows + 1) != PATCH
+    assert replace(HEAD, rows=HEAD.rows + 1) != HEAD
+    assert ShiftHead(rows=HEAD.rows, index=HEAD.index) != HEAD
+    assert replace(GATE, screen=np.array([0])) != GATE
     assert PATCH != 3
     assert GATE != 3
     assert replace(GATE, high=GATE.high + 1) != GATE
     with pytest.raises(ValueError, match="read-only"):
-        PATCH.rows[0] = 1
+        HEAD.rows[0] = 1
 
 
 MANIFEST, TENSORS = to_bytes(PATCH)
@@ -201,20 +279,31 @@ def manifest(**changes):
     return json_bytes({name: item for name, item in value.items() if item is not None})
 
 
+def part(gate, head):
+    return manifest(parts=[{"gate": gate, "head": head}])
+
+
+SKETCH, SET = {"kind": "sketch", "screen": False}, {"kind": "set"}
 FILES = {
     "version": manifest(version="prune-audit/patch/v2"),
-    "another kind of gate": manifest(gate={"kind": "feature"}),
-    "another kind of head": manifest(head={"kind": "affine"}),
-    "no head": manifest(head=None),
-    "a head without a gate": manifest(gate=None),
-    "nothing but a cap": manifest(gate=None, head=None),
+    "another kind of gate": part({"kind": "feature", "tensor": "hidden"}, SET),
+    "an unknown kind of gate": part({"kind": "neural"}, SET),
+    "another kind of head": part(SKETCH, {"kind": "affine"}),
+    "no head": manifest(parts=[{"gate": SKETCH}]),
+    "no gate": manifest(parts=[{"head": SET}]),
+    "a screen that is not there": part({"kind": "sketch", "screen": True}, SET),
+    "a screen that is not said": part({"kind": "sketch"}, SET),
+    "nothing but a cap": manifest(parts=[]),
+    "too many parts": manifest(parts=[{"gate": SKETCH, "head": SET}] * 17),
     "an unknown field": manifest(more=1),
     "too many features": manifest(features=2**40),
     "no tensors named": manifest(tensors={}),
     "a tensor too many": manifest(tensors={**json.loads(MANIFEST)["tensors"], "more": {"dtype": "F32", "shape": []}}),
-    "another shape": manifest(tensors={**json.loads(MANIFEST)["tensors"], "head.rows": {"dtype": "F32", "shape": [4]}}),
+    "another shape": manifest(
+        tensors={**json.loads(MANIFEST)["tensors"], "p0.head.rows": {"dtype": "F32", "shape": [4]}}
+    ),
     "another type": manifest(
-        tensors={**json.loads(MANIFEST)["tensors"], "head.rows": {"dtype": "I32", "shape": [2, 2]}}
+        tensors={**json.loads(MANIFEST)["tensors"], "p0.head.rows": {"dtype": "I32", "shape": [2, 2]}}
     ),
     "spaces": json.dumps(json.loads(MANIFEST)).encode(),
 }
@@ -241,13 +330,13 @@ def test_limits_hold():
 
 
 def test_scalar_tensors_are_refused():
-    arrays = {**read_tensors(TENSORS, limit=10_000), "gate.matrix": np.array(1, np.int32)}
-    named = {**json.loads(MANIFEST)["tensors"], "gate.matrix": {"dtype": "I32", "shape": []}}
+    arrays = {**read_tensors(TENSORS, limit=10_000), "p0.gate.matrix": np.array(1, np.int32)}
+    named = {**json.loads(MANIFEST)["tensors"], "p0.gate.matrix": {"dtype": "I32", "shape": []}}
     with pytest.raises(MalformedError):
         parse(manifest(tensors=named), write_tensors(arrays))
 
 
 def test_the_library_reads_our_tensors():
     found = safetensors.numpy.load(TENSORS)
-    assert np.array_equal(found["head.rows"], PATCH.rows)
-    assert np.array_equal(found["gate.low"], GATE.low)
+    assert np.array_equal(found["p0.head.rows"], HEAD.rows)
+    assert np.array_equal(found["p0.gate.low"], GATE.low)
