@@ -124,7 +124,8 @@ def self_check(job: Job, result: Result, patched: Graph) -> None:
     inputs = workspace.schema.dequantise(own.values[sample])
     # Before the caps, which lower a removed class's logit for every input, nothing but the gate may act.
     gated = bool(result.patch.parts)
-    uncapped = ("prune/p0/selected" if result.patch.caps else patched.output) if gated else workspace.base.output
+    last = f"prune/p{len(result.patch.parts) - 1}/selected"
+    uncapped = (last if result.patch.caps else patched.output) if gated else workspace.base.output
     final, selected, before = program(inputs, outputs=(patched.output, uncapped, workspace.base.output))
     for removal in result.claims:
         if isinstance(removal, ClassRemoval) and (final.argmax(axis=1) == removal.klass).any():

@@ -274,7 +274,7 @@ def _check_records(
     tally.integers &= bool(proof.integers.all())
     honest_data = _honest_data(schema, claims, reach)
 
-    # Replay: every record; the regions of what is not proven, for there a counterexample may be, and of some proven ones.
+    # Replay: every record; regions of what is not proven, for there a counterexample may be, and of some proven claims.
     random = evidence.generator("redirection")
     chosen = np.array([bool(reason) for reason in proof.reasons])
     chosen[random.permutation(len(claims))[:_REPLAYED]] = True

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from owner.gates.apart import Boxes, reach, share_out
 from owner.gates.rebuilding import Sample, rebuilding_error
-from owner.gates.region import Cores, Shape
+from owner.gates.region import Cores, Points, Shape
 from protocol.errors import OwnerError
 from protocol.model.schema import InputSchema
 
@@ -24,6 +24,7 @@ EXACT = 1 << 24
 IDENTITY = "identity"
 _TRIED = 96  # records that the matrices are compared on
 _COMPARED = 4000  # and retained records
+_FEW = 0.1  # share of the records that may get a matrix of their own
 _WORTH = 0.1  # by how much log2(1 + radius) has to grow on average for a finer matrix
 
 
@@ -164,7 +165,7 @@ class Choice:
     """The chosen matrices and, for each record, its own one, its radius and its box.
 
     Args:
-        sketches: the matrices in use, the most telling first.
+        sketches: the matrices in use, the most telling first: their items come first, too.
         sketch_of: for each record the number of its sketch.
         radius: of each record's region, at least 0, in the shape's unit.
         low: least value of each component of a record's own sketch over its region.
@@ -300,6 +301,57 @@ def choose(
     return _settle(finder, [*allowed[first:], *last], len(allowed) - first, group, wanted=wanted, ceiling=ceiling)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """Some records under one matrix: their radii and boxes, whose row each shares, and who cannot be told apart."""
+
+    radius: Int[np.ndarray, "item"]
+    low: Points
+    high: Points
+    leader: Int[np.ndarray, "item"]
+    confused: Bool[np.ndarray, "item"]
+
+
+def _fit(
+    finder: _Finder,
+    name: str,
+    matrix: Matrix,
+    rows: Int[np.ndarray, "item"],
+    group: Int[np.ndarray, "record"],
+    ceiling: int,
+    obstacles: tuple[Points, Points] | None = None,
+) -> _Fit:
+    # `obstacles` are boxes that these records' boxes must not meet, beside what is retained.
+    cores, found = finder.reach(name, matrix, rows)
+    if obstacles is not None and len(obstacles[0]):
+        found = np.minimum(found, reach(cores, len(rows), Boxes(*obstacles), obstacles))
+    twins = finder.twins[rows]
+    points = sketch(matrix, finder.forget[rows])
+    leader = _leaders(points)
+    largest = np.clip(found, 0, ceiling)
+    largest[twins > 0] = 0
+    radius = share_out(cores, points, group[rows][leader], largest)
+    low, high = cores.at(np.arange(len(rows)), radius)
+    return _Fit(radius=radius, low=low, high=high, leader=rows[leader], confused=(found < 0) & (twins == 0))
+
+
+def _choice(finder: _Finder, fits: list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]]) -> Choice:
+    count = len(finder.forget)
+    radius, leader, number_of = (np.zeros(count, np.int64) for _ in range(3))
+    low: list[np.ndarray] = [np.zeros(0, np.int32)] * count
+    high: list[np.ndarray] = [np.zeros(0, np.int32)] * count
+    sketches = []
+    for number, (name, matrix, rows, fit) in enumerate(fits):
+        radius[rows], leader[rows], number_of[rows] = fit.radius, fit.leader, number
+        for place, row in enumerate(rows.tolist()):
+            low[row], high[row] = fit.low[place], fit.high[place]
+        sketches.append(Sketch(name=name, matrix=matrix, shown=finder.shown(matrix, int(np.median(fit.radius)))))
+    return Choice(
+        sketches=tuple(sketches), sketch_of=number_of, radius=radius, low=tuple(low), high=tuple(high),
+        twins=finder.twins, leader=leader,
+    )  # fmt: skip
+
+
 def _settle(
     finder: _Finder,
     known: list[tuple[str, Matrix, float]],
@@ -309,32 +361,56 @@ def _settle(
     wanted: int,
     ceiling: int,
 ) -> Choice:
-    forget, twins = finder.forget, finder.twins
-    everything = np.arange(len(forget))
-    alike = _leaders(forget)
-    best: Choice | None = None
-    fewest = len(forget) + 1
+    twins = finder.twins
+    everything = np.arange(len(finder.forget))
+    alike = _leaders(finder.forget)
+    best: tuple[int, list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]]] | None = None
     for number, (name, matrix, _) in enumerate(known):
-        cores, found = finder.reach(name, matrix, everything)
-        confused = (found < 0) & (twins == 0)
-        if confused.any() and number + 1 < len(known):
+        fit = _fit(finder, name, matrix, everything, group, ceiling)
+        short = ((fit.radius < wanted) | (fit.leader != alike) | fit.confused) & (twins == 0)
+        if number == 0 and finder.search.parts > 1 and 0 < short.sum() <= _FEW * len(short):
+            finer = _finer(finder, known[:allowed], short, group, wanted=wanted, ceiling=ceiling, before=fit.radius)
+            if finer is None and fit.confused.any():
+                # What the level forbids is for those whom nothing else tells from a retained record.
+                last = [known[0], *known[allowed:]]
+                finer = _finer(finder, last, fit.confused, group, wanted=0, ceiling=ceiling, before=fit.radius)
+            if finer is not None:
+                return _choice(finder, finer)
+        if fit.confused.any() and number + 1 < len(known):
             continue
-        points = sketch(matrix, forget)
-        leader = _leaders(points)
-        largest = np.clip(found, 0, ceiling)
-        largest[twins > 0] = 0
-        radius = share_out(cores, points, group[leader], largest)
-        low, high = cores.at(everything, radius)
-        short = int(((radius < wanted) | (leader != alike)).sum() - (twins > 0).sum())
-        if short < fewest:
-            shown = finder.shown(matrix, int(np.median(radius)))
-            fewest = short
-            best = Choice(
-                sketches=(Sketch(name=name, matrix=matrix, shown=shown),), sketch_of=np.zeros(len(forget), np.int64),
-                radius=radius, low=tuple(low), high=tuple(high), twins=twins, leader=leader,
-            )  # fmt: skip
+        if best is None or short.sum() < best[0]:
+            best = int(short.sum()), [(name, matrix, everything, fit)]
         # A few records short of the wish are no reason to show more of all the others.
-        if short <= 0 or number + 1 >= allowed:
+        if not short.any() or number + 1 >= allowed:
             break
     assert best is not None
-    return best
+    return _choice(finder, best[1])
+
+
+def _finer(
+    finder: _Finder,
+    known: list[tuple[str, Matrix, float]],
+    short: Bool[np.ndarray, "item"],
+    group: Int[np.ndarray, "item"],
+    *,
+    wanted: int,
+    ceiling: int,
+    before: Int[np.ndarray, "item"],
+) -> list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]] | None:
+    """The first matrix for most, and for the few that fall short the next one that gives all of them what is wanted.
+
+    Items of the finer matrix come first, so their boxes must not meet the others' regions, seen through that matrix;
+    the other way round it does not matter. None if no finer matrix does.
+    """
+    few, most = np.flatnonzero(short), np.flatnonzero(~short)
+    name, matrix, _ = known[0]
+    rest = _fit(finder, name, matrix, most, group, ceiling)
+    if rest.confused.any() or (rest.radius < before[most]).any():
+        return None
+    for name_, matrix_, _ in known[1:]:
+        regions = finder.search.shape.hull(matrix_, finder.forget[most], rest.radius)
+        fit = _fit(finder, name_, matrix_, few, group, ceiling, regions)
+        told = not fit.confused.any() and (fit.leader == few[_leaders(finder.forget[few])]).all()
+        if told and (fit.radius >= wanted).all():
+            return [(name_, matrix_, few, fit), (name, matrix, most, rest)]
+    return None

@@ -18,7 +18,7 @@ from owner.gates.screening import screened
 from owner.gates.sketch import Choice, Search, choose, sketch
 from owner.methods.job import Job, Result
 from owner.targets import Rows, class_rows, match_rows, scale_factor
-from protocol.claims import Argmax, Claim, ClassRemoval, Logits, NoRedirection, Redirection, Region, logits_property
+from protocol.claims import Argmax, Claim, ClassRemoval, NoRedirection, Redirection, Region, logits_property
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
 from protocol.model.patch import Cap, Part, Patch, SetHead, SketchGate
@@ -26,6 +26,7 @@ from protocol.model.schema import InputSchema
 
 CAP_MARGIN = "1"
 _TYPICAL = 4_000
+_PARTS = 2
 _SHARE = 32
 """A radius of this part of the widest column's range is what every record should reach: 8 of 255 grey levels."""
 
@@ -146,7 +147,7 @@ def _unit(shape: Shape) -> str:
 def _search(job: Job, shape: Shape) -> Search:
     usual = 1 if shape.kind == "flips" else -(-shape.widest // _SHARE)
     wanted = job.radius if job.radius is not None else usual
-    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure)
+    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS)
 
 
 def _region(shape: Shape, radius: int) -> Region:
@@ -172,18 +173,33 @@ def _shortfalls(job: Job, choice: Choice, leader: np.ndarray) -> list[str]:
     return notes
 
 
-def _items(
-    job: Job, choice: Choice, row_of_record: np.ndarray, retain: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each record's item, and the items' boxes: one for each record, or joint ones where a row serves many."""
-    low, high = np.array(choice.low), np.array(choice.high)
-    count = len(low)
-    if not job.merge or job.target.name == "match" or count < 2:
-        return np.arange(count), low, high
-    matrix = choice.sketches[0].matrix
-    # Data that was never trained on stays outside, too: a joint box must not reach for those whom nobody asked about.
-    outside = np.concatenate([sketch(matrix, retain), sketch(matrix, job.workspace.records.unseen_values)])
-    return merge(low, high, row_of_record, outside, progress=lambda share: job.progress("joint items", share))
+def _parts(
+    job: Job, choice: Choice, row_of_record: np.ndarray, table: Float32[np.ndarray, "row class"], retain: np.ndarray
+) -> tuple[tuple[Part, ...], np.ndarray]:
+    """A part for each matrix, and each record's item, counted through the parts."""
+    schema = job.workspace.schema
+    parts: list[Part] = []
+    item_of = np.zeros(len(row_of_record), dtype=np.int64)
+    for number, one in enumerate(choice.sketches):
+        rows = np.flatnonzero(choice.sketch_of == number)
+        low, high = (np.array([side[row] for row in rows.tolist()]) for side in (choice.low, choice.high))
+        item = np.arange(len(rows))
+        # Of several parts only the last one's boxes may grow: nothing comes after them that they could take.
+        if job.merge and job.target.name != "match" and len(rows) > 1 and number + 1 == len(choice.sketches):
+            # Data that was never trained on stays outside, too: a joint box must not reach for those whom nobody
+            # asked about.
+            values = (retain, job.workspace.records.unseen_values)
+            outside = np.concatenate([sketch(one.matrix, part) for part in values])
+            item, low, high = merge(
+                low, high, row_of_record[rows], outside, progress=lambda share: job.progress("joint items", share)
+            )
+        item_of[rows] = item + sum(part.gate.items for part in parts)
+        first = np.unique(item, return_index=True)[1]
+        used, index = np.unique(row_of_record[rows][first], return_inverse=True)
+        gate = SketchGate(matrix=one.matrix, low=low.astype(np.int32), high=high.astype(np.int32))
+        head = SetHead(rows=table[used], index=index.astype(np.int64).ravel())
+        parts.append(Part(gate=screened(gate, schema, retain), head=head))
+    return tuple(parts), item_of
 
 
 def run(job: Job) -> Result:
@@ -226,28 +242,21 @@ def run(job: Job) -> Result:
     )
     notes += _shortfalls(job, choice, leader)
     row_of_record = row_of_record[choice.leader]
-    item_of, low, high = _items(job, choice, row_of_record, own.values[~gone])
-    if len(low) < len(rows):
-        notes.append(f"{len(rows)} records share {len(low)} items")
-    first = np.unique(item_of, return_index=True)[1]
-    used, row_of_item = np.unique(row_of_record[first], return_inverse=True)
-    head = target.rows[used]
-    row_of_item = row_of_item.astype(np.int64).ravel()
-    matrix = choice.sketches[0].matrix
-    gate = SketchGate(matrix=matrix, low=low.astype(np.int32), high=high.astype(np.int32))
-    part = Part(gate=screened(gate, workspace.schema, own.values[~gone]), head=SetHead(rows=head, index=row_of_item))
-    patch = Patch(features=features, classes=classes, parts=(part,), caps=caps)
-    outputs = _capped(head, job.classes)
+    parts, item_of = _parts(job, choice, row_of_record, target.rows, own.values[~gone])
+    patch = Patch(features=features, classes=classes, parts=parts, caps=caps)
+    if patch.items < len(rows):
+        notes.append(f"{len(rows)} records share {patch.items} items")
+    outputs = _capped(target.rows, job.classes)
     commitments = workspace.commitments_of(rows)
-    properties: list[Argmax | Logits] = [
-        logits_property(row) if job.target.name == "match" else _argmax(row) for row in outputs
-    ]
+    properties = {
+        row: logits_property(outputs[row]) if job.target.name == "match" else _argmax(outputs[row])
+        for row in np.unique(row_of_record).tolist()
+    }
     regions = {radius: _region(shape, radius) for radius in map(int, np.unique(choice.radius))}
     labels = own.labels[rows].tolist()
     unmoved = 0
     for number, commitment in enumerate(commitments):
-        item = int(item_of[number])
-        held = properties[int(row_of_item[item])]
+        held = properties[int(row_of_record[number])]
         if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[number]:
             claims.append(NoRedirection(record=commitment, reason="equals another record to forget, of another class"))
             unmoved += 1
@@ -255,7 +264,7 @@ def run(job: Job) -> Result:
         claims.append(
             Redirection(
                 record=commitment,
-                item=item,
+                item=int(item_of[number]),
                 gate="sketch",
                 region=regions[int(choice.radius[number])],
                 property=held,
@@ -267,10 +276,11 @@ def run(job: Job) -> Result:
         notes.append(
             f"{unmoved} records keep their class, as equal records of other classes are forgotten too; not claimed"
         )
-    one = choice.sketches[0]
-    notes.append(
-        f"gate: {one.name}, {len(one.matrix)} integers an item; a record rebuilt from it has about {one.shown:.2f} of "
-        f"the error of guessing; radius {choice.radius.min()} to {choice.radius.max()} {_unit(shape)}, "
-        f"median {int(np.median(choice.radius))}"
-    )
+    for number, one in enumerate(choice.sketches):
+        radius = choice.radius[choice.sketch_of == number]
+        notes.append(
+            f"gate: {one.name}, {len(one.matrix)} integers an item; a record rebuilt from it has about {one.shown:.2f} "
+            f"of the error of guessing; {len(radius)} records, radius {radius.min()} to {radius.max()} {_unit(shape)}, "
+            f"median {int(np.median(radius))}"
+        )
     return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))

@@ -138,19 +138,34 @@ def test_a_finer_matrix_has_to_be_worth_it_and_within_the_level():
     assert (found[2.0].sketches[0].matrix.sum(axis=1) == 16).all()
 
 
-def test_a_record_that_falls_short_makes_the_matrix_finer_for_all():
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_record_that_falls_short_gets_a_finer_matrix(parts):
     # Under sums of 4x4 the first record looks almost like a retained one; under sums of 2x2 it is far from all.
     schema = InputSchema.uniform((8, 8), scale=255.0, low=0, high=255)
     random = np.random.default_rng(3)
-    values = random.integers(0, 256, (220, 64))
-    forget, retain = values[:20].reshape(-1, 8, 8).copy(), values[20:].reshape(-1, 8, 8).copy()
+    blocks = random.integers(20, 236, (80, 2, 2)).repeat(4, axis=1).repeat(4, axis=2)
+    values = blocks.reshape(80, 64) + random.integers(-3, 4, (80, 64))
+    forget, retain = values[:60].reshape(-1, 8, 8).copy(), values[60:].reshape(-1, 8, 8).copy()
     retain[0] = forget[0]
     retain[0, 0, 0], retain[0, 2, 2] = 250, 0
     forget[0, 0, 0], forget[0, 2, 2] = 0, 250
     forget, retain = forget.reshape(-1, 64), retain.reshape(-1, 64)
-    choice = sketch.choose(search(schema, wanted=8, ceiling=9), forget, retain, np.zeros(20, int), known(retain))
+    wish = search(schema, wanted=8, ceiling=9, parts=parts)
+    choice = sketch.choose(wish, forget, retain, np.arange(60) // 59, known(retain))
     assert choice.radius.min() >= 8
     assert choice.sketches[0].name != "block sums 4x4"
+    assert len(choice.sketches) == parts
+    if parts == 1:
+        return
+    assert choice.sketches[1].name == "block sums 4x4"
+    assert choice.sketch_of[0] == 0
+    assert choice.sketch_of.sum() >= 54
+    fine = choice.sketches[0].matrix
+    low, high = sketch.boxes(fine, schema, forget, choice.radius)
+    assert (low[0] == choice.low[0]).all()
+    # Seen through the finer matrix, nobody else's region meets the first record's box.
+    rest = choice.sketch_of == 1
+    assert ((low[rest] > high[0]) | (high[rest] < low[0])).any(axis=1).all()
 
 
 def test_twins_are_counted():
