@@ -33,6 +33,7 @@ from auditor.membership import FEWEST_FORGOTTEN, FEWEST_REFERENCE, assess
 from auditor.shadow_backend import train_shadows_on
 from auditor.shadows import Shadows, train_shadows
 from auditor.suite import Suite
+from protocol.claims import Region
 from protocol.errors import AuditorError
 from protocol.model.patch import AlwaysGate, FeatureGate, Gate, RegionGate, SketchGate
 from protocol.model.recipe import Recipe
@@ -316,6 +317,11 @@ def _material_of(evidence: Evidence, gate: Gate, items: np.ndarray, radius: np.n
     return RegionMaterial(normals=gate.weights[items], bounds=gate.bounds[items])
 
 
+def _steps(region: Region) -> int:
+    # In a region of flips no column moves; how much wider that makes the box is left to the other attacks.
+    return region.radius if region.norm == "linf" else region.steps
+
+
 def _stored(evidence: Evidence) -> list[_Stored] | str:
     # Part by part, those that claims are about; or why there is nothing to read.
     patch = evidence.case.patch
@@ -331,7 +337,7 @@ def _stored(evidence: Evidence) -> list[_Stored] | str:
         if usable.size > _LARGEST:
             usable = np.sort(evidence.generator("disclosure-sample").choice(usable, _LARGEST, replace=False))
         items = np.array([patch.place(claims[n].item).item for n in usable], dtype=np.int64)
-        radius = np.array([claims[n].region.radius for n in usable], dtype=np.int64)
+        radius = np.array([_steps(claims[n].region) for n in usable], dtype=np.int64)
         found.append(
             _Stored(
                 part=number, material=_material_of(evidence, part.gate, items, radius),

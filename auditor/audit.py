@@ -248,13 +248,18 @@ def examine(inputs: Inputs) -> Outcome:
         names=names,
         checks=checks,
         required=inputs.profile.required,
-        pictures=pictures(evidence, attacked),
+        pictures=pictures(evidence, attacked, _rebuilt(checks)),
         not_claimed=NOT_CLAIMED,
         figures=_figures(evidence, attacked),
     )
     logged = [*(request.logged for request in case.requests), *([case.opening_logged] if case.opening_logged else [])]
     used = {one.leaf: held[one.leaf] for one in logged if one.leaf in held}
     return Outcome(case=case, view=view, transcript=transcript, history=seen, own_proofs=used)
+
+
+def _rebuilt(checks: tuple[CheckResult, ...]) -> float | None:
+    found = next((check.evidence.get("ratio") for check in checks if check.check == "disclosure"), None)
+    return float(found) if isinstance(found, float) else None
 
 
 def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine, ...]:
@@ -269,14 +274,19 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
     if evidence.reference is not None:
         figures["reference_records"] = len(evidence.reference.labels)
         figures["reference_records_outside_the_input_box"] = evidence.reference.outside
-    radii = sorted(claim.region.radius for claim in evidence.redirections)
-    if radii:
-        figures["certified_radius"] = {
-            "norm": evidence.redirections[0].region.norm,
-            "unit": "step",
-            "min": str(radii[0]),
-            "median": str(radii[len(radii) // 2]),
-        }
+    for norm, unit in (("linf", "step"), ("hamming", "flip")):
+        radii = sorted(claim.region.radius for claim in evidence.redirections if claim.region.norm == norm)
+        steps = sorted(claim.region.steps for claim in evidence.redirections if claim.region.norm == norm)
+        if not radii:
+            continue
+        size = {"norm": norm, "unit": unit, "min": str(radii[0]), "median": str(radii[len(radii) // 2])}
+        if steps[-1]:
+            size |= {"steps_min": str(steps[0]), "steps_median": str(steps[len(steps) // 2])}
+        # Claims are of one kind as a rule; should they not be, both have a line.
+        figures["certified_radius" if "certified_radius" not in figures else f"certified_radius_{norm}"] = size
+    if evidence.redirections:
+        figures["claims_with_a_retained_twin"] = sum(claim.twins > 0 for claim in evidence.redirections)
+        figures["retained_twins"] = sum(claim.twins for claim in evidence.redirections)
     if evidence.removed_classes:
         figures["removed_classes"] = list(evidence.removed_classes)
     figures |= all_figures(attacked)

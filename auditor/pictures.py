@@ -4,16 +4,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from auditor import membership_pages
+from auditor import flips, membership_pages
 from auditor.checks import persistence
 from auditor.checks.membership import FORGOTTEN, Outcome
 from auditor.evidence import Evidence
+from auditor.frontier import frontier
 from auditor.view import Pictures, RecordOutput, RocCurve
+from protocol.claims import Region
 
 _SHOWN = 6
 
 
-def _outputs(evidence: Evidence) -> tuple[RecordOutput, ...]:
+def _unit(evidence: Evidence) -> str:
+    schema = evidence.case.schema
+    return "flips" if schema is not None and flips.categorical(schema) else "steps"
+
+
+def _radius(region: Region, unit: str) -> int:
+    # In tables of both kinds of columns steps are drawn; flips are in the claims.
+    return region.steps if region.norm == "hamming" and unit == "steps" else region.radius
+
+
+def _outputs(evidence: Evidence, unit: str) -> tuple[RecordOutput, ...]:
     values, labels, claims = evidence.claimed_records
     if not evidence.runnable or not len(claims):
         return ()
@@ -23,7 +35,7 @@ def _outputs(evidence: Evidence) -> tuple[RecordOutput, ...]:
         RecordOutput(
             commitment=claims[int(number)].record.hex()[:16],
             label=int(labels[number]),
-            radius=str(claims[int(number)].region.radius),
+            radius=str(_radius(claims[int(number)].region, unit)),
             before=tuple(float(v) for v in before[place]),
             after=tuple(float(v) for v in after[place]),
         )
@@ -40,9 +52,16 @@ def _all(outcome: Outcome, *, control: bool) -> tuple[RocCurve, ...]:
     return tuple(found)
 
 
-def pictures(evidence: Evidence, outcome: Outcome) -> Pictures:
-    """Everything there is to draw."""
+def pictures(evidence: Evidence, outcome: Outcome, rebuilt: float | None = None) -> Pictures:
+    """Everything there is to draw.
+
+    Args:
+        evidence: what the checks looked at.
+        outcome: of the attacks.
+        rebuilt: what the disclosure check found, relative to guessing.
+    """
     patched, base = outcome.patched, outcome.base
+    unit = _unit(evidence)
     tables, notes = membership_pages.tables(outcome)
     curves = membership_pages.curves
     return Pictures(
@@ -50,9 +69,11 @@ def pictures(evidence: Evidence, outcome: Outcome) -> Pictures:
         control=_all(outcome, control=True),
         base=curves(base, like=patched) if base is not None and patched is not None else (),
         scores=membership_pages.strips(outcome),
-        outputs=_outputs(evidence),
+        outputs=_outputs(evidence, unit),
         persistence=persistence.sweep(evidence),
-        radii=tuple(claim.region.radius for claim in evidence.redirections),
+        radii=tuple(_radius(claim.region, unit) for claim in evidence.redirections),
+        unit=unit,
+        frontier=frontier(evidence, rebuilt),
         tables=tables,
         notes=notes,
         shift=membership_pages.shift(outcome),

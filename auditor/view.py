@@ -84,6 +84,31 @@ class PersistencePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPoint:
+    """What one way to redirect a record buys, and what it tells.
+
+    Args:
+        name: of the way.
+        radius: median radius, in steps or flips.
+        noise: share of noisy versions of a record that are still redirected.
+        augmented: share of its shifted versions; None where records are no pictures.
+        rebuilt: error of rebuilding the record, relative to guessing its class mean; None if not measured.
+        identified: share of the records that running it on candidates picks out; None if not measured.
+        candidates: how many candidates there were.
+        bytes_per_record: size.
+    """
+
+    name: str
+    radius: float
+    noise: float
+    augmented: float | None
+    rebuilt: float | None
+    identified: float | None
+    candidates: int
+    bytes_per_record: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
     """Data to draw; any part may be empty.
 
@@ -95,6 +120,7 @@ class Pictures:
         outputs: some records' logits before and after.
         persistence: redirected share against distance.
         radii: certified radius of each record, in steps.
+        frontier: the patch beside what anybody could do instead.
         tables: title to (header, rows) of further tables.
         notes: title to a sentence above that table.
         shift: how outputs moved from base to patched model.
@@ -108,6 +134,7 @@ class Pictures:
     outputs: tuple[RecordOutput, ...] = ()
     persistence: tuple[PersistencePoint, ...] = ()
     radii: tuple[int, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
     tables: Mapping[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     shift: Shift | None = None

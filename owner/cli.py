@@ -358,7 +358,14 @@ def request(
 @click.option(
     "--target", default="match", show_default=True, help="What outputs become: match, misclassify, relabel:K."
 )
-@click.option("--radius", help="Radius to certify, such as 8steps.  [default: as large as retained records allow]")
+@click.option(
+    "--radius", help="Radius to certify, such as 8steps or 2flips.  [default: as large as retained records allow]"
+)
+@click.option(
+    "--disclosure",
+    type=click.FloatRange(0.0, 1.0),
+    help="Least error of rebuilding a record from the patch, relative to guessing.  [default: 0.2]",
+)
 @_common(key=True, out=True, seed=True)
 def unlearn(
     commitment: Path,
@@ -368,6 +375,7 @@ def unlearn(
     gate: str,
     target: str,
     radius: str | None,
+    disclosure: float | None,
     seed: int,
     resume: bool,
     key: Path,
@@ -379,6 +387,7 @@ def unlearn(
 ) -> None:
     """Make a patch for logged requests, check it, and sign and log the certificate."""
     from owner.journal import leaf_of
+    from owner.methods.job import DISCLOSURE
     from owner.targets import parse_target
     from owner.unlearn import Options
     from owner.unlearn import unlearn as run
@@ -386,7 +395,7 @@ def unlearn(
 
     if gate not in ("auto", "sketch"):
         raise OwnerError(f"--gate {gate} is not available yet; use --gate sketch (or auto)")
-    steps = _steps(radius)
+    steps, flips = _radius(radius)
     options = Options(
         requests=requests,
         opening=opening,
@@ -394,6 +403,8 @@ def unlearn(
         target=parse_target(target),
         radius=steps,
         ceiling=steps if steps is not None else 64,
+        flips=flips,
+        disclosure=disclosure if disclosure is not None else DISCLOSURE,
         key=_statement_key(key),
         log=log,
         out=out,
@@ -413,18 +424,19 @@ def unlearn(
     _done(as_json, lines, certificate=leaf, claims=outcome.claims)
 
 
-def _steps(radius: str | None) -> int | None:
+def _radius(radius: str | None) -> tuple[int | None, bool]:
+    """The number, and whether it counts flips."""
     if radius is None:
-        return None
-    if radius.endswith(("flips", "flip")):
-        raise OwnerError(
-            f"--radius {radius}: flips count changed columns of tables whose columns are all binary, which is not "
-            "available yet; on a grid the radius is in steps, such as 8steps"
-        )
-    number = radius.removesuffix("steps").removesuffix("step")
+        return None, False
+    number = radius
+    for unit in ("steps", "step", "flips", "flip"):
+        number = number.removesuffix(unit) if number == radius else number
     if number == radius or not number.isascii() or not number.isdigit() or len(number) > 7 or int(number) > 1 << 20:
-        raise OwnerError(f"--radius {radius}: a whole number of grid steps up to {1 << 20}, such as 8steps")
-    return int(number)
+        raise OwnerError(
+            f"--radius {radius}: a whole number up to {1 << 20} of grid steps, such as 8steps, or of changed binary "
+            "columns and one-hot groups, such as 2flips"
+        )
+    return int(number), "flip" in radius
 
 
 @main.command()

@@ -9,7 +9,7 @@ from owner.certify import CERTIFICATE, RequestFile, log_certificate, write_bundl
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
 from owner.methods import prune
-from owner.methods.job import Job, Progress
+from owner.methods.job import DISCLOSURE, Job, Progress
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol import envelope as dsse
@@ -41,6 +41,8 @@ class Options:
     seed: int
     force: bool
     resume: bool
+    flips: bool = False
+    disclosure: float = DISCLOSURE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,8 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             ceiling=options.ceiling,
             generator=np.random.default_rng(options.seed),
             progress=progress,
+            flips=options.flips,
+            disclosure=options.disclosure,
         )
         progress("reading", 1.0)
         result = METHODS[options.method](job)

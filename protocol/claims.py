@@ -30,13 +30,20 @@ _UNITS: dict[str, str] = {"linf": "step", "hamming": "flip"}
 class Region:
     """All inputs whose grid point is within `radius` of the record's.
 
-    `radius` is in grid steps (`linf`) or flipped columns (`hamming`); `radius_data` is the largest
-    real distance per column, in data units, that is surely inside (decimal, rounded down).
+    `linf`: every column within `radius` grid steps. `hamming`: at most `radius` of the binary columns and one-hot
+    groups differ (a group that differs holds exactly one 1), and every numeric column is within `steps`.
+    `radius_data` is the largest real distance per column, in data units, that is surely inside (decimal, rounded
+    down), columns that only flip being held.
     """
 
     norm: Norm
     radius: int
     radius_data: str
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps and self.norm != "hamming":
+            raise Schema("steps beside a radius that is in steps itself")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +67,11 @@ class Logits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirection:
-    """For all inputs of `region` around the record, the patched model's output has `property`."""
+    """For all inputs of `region` around the record, the patched model's output has `property`.
+
+    `twins` counts the committed records that no request of the certificate lists and that equal this one in every
+    value: no function of the input tells them apart, so they are redirected with it.
+    """
 
     record: bytes
     item: int
@@ -68,6 +79,7 @@ class Redirection:
     region: Region
     property: Argmax | Logits
     target: Target
+    twins: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,17 +102,26 @@ class NoRedirection:
 Claim = Redirection | ClassRemoval | NoRedirection
 
 
+def _whole(fields: Fields, name: str) -> int:
+    text = fields.text(name, longest=10)
+    if not text.isascii() or not text.isdigit() or (text != "0" and text[0] == "0"):
+        raise Schema(f"the {name} is not a whole number without leading zeros")
+    return int(text)
+
+
 def _region(fields: Fields) -> Region:
     with fields:
         norm = fields.text("norm", choices=("linf", "hamming"))
-        radius = fields.text("radius", longest=10)
-        if not radius.isascii() or not radius.isdigit() or (radius != "0" and radius[0] == "0"):
-            raise Schema("the radius is not a whole number without leading zeros")
+        radius = _whole(fields, "radius")
         fields.text("unit", choices=(_UNITS[norm],))
         data = fields.text("radiusData")
         if parse_decimal(data) < 0:
             raise Schema("the radius in data units is negative")
-        return Region(norm=norm, radius=int(radius), radius_data=data)  # type: ignore[arg-type]
+        stated = fields.has("steps")
+        steps = _whole(fields, "steps") if stated else 0
+        if stated and not steps:
+            raise Schema("no steps are spelled by leaving them out")
+        return Region(norm=norm, radius=radius, radius_data=data, steps=steps)  # type: ignore[arg-type]
 
 
 def _property(fields: Fields) -> Argmax | Logits:
@@ -145,6 +166,7 @@ def parse_claim(line: bytes, *, where: str = "claim") -> Claim:
             region=_region(fields.object("region")),
             property=_property(fields.object("property")),
             target=fields.text("target", choices=("match", "misclassify", "relabel")),  # type: ignore[arg-type]
+            twins=fields.integer("twins", low=1, high=MAX_CLAIMS) if fields.has("twins") else 0,
         )
 
 
@@ -170,20 +192,24 @@ def _claim_json(claim: Claim) -> dict[str, object]:
         held = {"argmax": claim.property.klass, "margin": claim.property.margin}
     else:
         held = {"logits": list(claim.property.values)}
-    return {
+    region = {
+        "norm": claim.region.norm,
+        "radius": str(claim.region.radius),
+        "unit": _UNITS[claim.region.norm],
+        "radiusData": claim.region.radius_data,
+    }
+    if claim.region.steps:
+        region["steps"] = str(claim.region.steps)
+    line = {
         "kind": "redirection",
         "record": claim.record.hex(),
         "item": claim.item,
         "gate": claim.gate,
-        "region": {
-            "norm": claim.region.norm,
-            "radius": str(claim.region.radius),
-            "unit": _UNITS[claim.region.norm],
-            "radiusData": claim.region.radius_data,
-        },
+        "region": region,
         "property": held,
         "target": claim.target,
     }
+    return line | {"twins": claim.twins} if claim.twins else line
 
 
 def logits_property(row: Float32[np.ndarray, "class"]) -> Logits:

@@ -5,6 +5,7 @@ because domain and every part are preceded by their length. Source: SPEC 3.2.
 """
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import rfc8785
@@ -34,8 +35,17 @@ def file_digest(path: Path) -> tuple[str, int]:
 
 def tagged(domain: str, *parts: bytes) -> bytes:
     """SHA-256 over a domain name and parts, each preceded by its length as a big-endian uint64."""
-    pieces = [piece for part in (f"prune-audit/{domain}/v1".encode(), *parts) for piece in (_length(part), part)]
-    return hashlib.sha256(b"".join(pieces)).digest()
+    digest = hashlib.sha256(_opening(domain))
+    for part in parts:
+        digest.update(_length(part))
+        digest.update(part)
+    return digest.digest()
+
+
+@cache
+def _opening(domain: str) -> bytes:
+    name = f"prune-audit/{domain}/v1".encode()
+    return _length(name) + name
 
 
 def _length(part: bytes) -> bytes:

@@ -1,30 +1,44 @@
 """persistence: does the old behaviour come back just outside the region?
 
-Random points at a given distance (largest change of any column, in grid steps) around each redirected
-record; share of them that still give the record's redirected output. A patch that redirects only the
-exact record passes redirection and fails here. The control is the same sweep around reference records:
-what share of *their* neighbourhood is redirected.
+Random points at a given distance around each redirected record; share of them that still give the record's
+redirected output. Distance is the largest change of any numeric column, in grid steps, binary and one-hot columns
+held; where all columns are of these kinds it is the number of them that changed, a group counting once. A patch
+that redirects only the exact record passes redirection and fails here. The control is the same sweep around
+reference records: what share of *their* neighbourhood is redirected.
 """
 
 import numpy as np
 
+from auditor import flips
 from auditor.evidence import Evidence, moved
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding, PersistencePoint
+from protocol.model.schema import InputSchema
 
 _FEWEST = 4
 _TOTAL = 3_000
 _DISTANCES = (0, 1, 2, 4, 8, 16, 32)
 
 
-def _around(values: np.ndarray, distance: int, schema: object, random: np.random.Generator) -> np.ndarray:
+def _around(values: np.ndarray, distance: int, schema: InputSchema, random: np.random.Generator) -> np.ndarray:
+    if flips.categorical(schema):
+        return flips.flipped(schema, values, np.full(len(values), distance), random)
+    numeric = np.flatnonzero([kind == "grid" for kind in schema.kind])
     # Uniform noise with at least one column at full distance, so that the point is not nearer than it says.
-    noise = random.integers(-distance, distance + 1, size=values.shape)
-    column = random.integers(0, values.shape[1], size=len(values))
-    middle = (schema.low[column] + schema.high[column]) / 2  # type: ignore[attr-defined]
+    noise = np.zeros(values.shape, dtype=np.int64)
+    noise[:, numeric] = random.integers(-distance, distance + 1, size=(len(values), len(numeric)))
+    column = numeric[random.integers(0, len(numeric), size=len(values))]
+    middle = (schema.low[column] + schema.high[column]) / 2
     inward = np.where(values[np.arange(len(values)), column] > middle, -distance, distance)
     noise[np.arange(len(values)), column] = inward
-    return np.clip(values + noise, schema.low, schema.high)  # type: ignore[attr-defined]
+    return np.clip(values + noise, schema.low, schema.high)
+
+
+def _farthest(schema: InputSchema) -> int:
+    """The greatest distance that the input grid has room for."""
+    if flips.categorical(schema):
+        return len(flips.units(schema))
+    return int((schema.high - schema.low)[[kind == "grid" for kind in schema.kind]].max())
 
 
 def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
@@ -42,7 +56,7 @@ def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
     _, at_record = evidence.run(values)
     points = []
     for distance in sorted({*_DISTANCES, level}):
-        if distance > int((schema.high - schema.low).max()):
+        if distance > _farthest(schema):
             continue
         rounds = max(_FEWEST, -(-_TOTAL // len(values))) if distance else 1
         hits = 0
@@ -63,12 +77,7 @@ def check(evidence: Evidence) -> CheckResult:
             check="persistence", verdict="INCONCLUSIVE", summary=f"Nothing can be run: {evidence.composed}."
         )
     schema = evidence.case.schema
-    if schema is not None and evidence.redirections and set(schema.kind) <= {"binary", "onehot"}:
-        return CheckResult(
-            check="persistence",
-            verdict="INCONCLUSIVE",
-            summary="The columns are binary: distances in grid steps say nothing, and flips are not measured yet.",
-        )
+    unit = "flips" if schema is not None and flips.categorical(schema) else "grid steps"
     points = sweep(evidence)
     if not points:
         if evidence.removed_classes and not evidence.redirections:
@@ -83,7 +92,7 @@ def check(evidence: Evidence) -> CheckResult:
         return CheckResult(
             check="persistence",
             verdict="INCONCLUSIVE",
-            summary=f"No column of the input grid has {distance} steps: there is nothing at this distance.",
+            summary=f"No record of the input grid is {distance} {unit} from another: there is nothing to look at.",
         )
     control: float | None = None
     if evidence.reference is not None and evidence.case.schema is not None:
@@ -93,6 +102,7 @@ def check(evidence: Evidence) -> CheckResult:
         control = float(moved(before[spared], after[spared]).mean()) if spared.any() else None
     facts = {
         "distance": distance,
+        "unit": unit,
         "share": at.share,
         "interval": [at.low, at.high],
         "control_share": control,
@@ -100,7 +110,7 @@ def check(evidence: Evidence) -> CheckResult:
         "curve": [[point.distance, point.share] for point in points],
     }
     if at.high < share:
-        message = f"only {at.share:.0%} of the points {distance} grid steps away from the records are still redirected"
+        message = f"only {at.share:.0%} of the points {distance} {unit} away from the records are still redirected"
         return CheckResult(
             check="persistence",
             verdict="REFUTED",
@@ -112,13 +122,13 @@ def check(evidence: Evidence) -> CheckResult:
         return CheckResult(
             check="persistence",
             verdict="INCONCLUSIVE",
-            summary=f"{at.share:.0%} are still redirected {distance} steps away; too few points to be sure of "
+            summary=f"{at.share:.0%} are still redirected {distance} {unit} away; too few points to be sure of "
             f"{share:.0%}.",
             evidence=facts,
         )
     return CheckResult(
         check="persistence",
         verdict="CONSISTENT",
-        summary=f"{at.share:.0%} of the points {distance} grid steps away from the records are still redirected.",
+        summary=f"{at.share:.0%} of the points {distance} {unit} away from the records are still redirected.",
         evidence=facts,
     )

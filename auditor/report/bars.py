@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from auditor.report import svg
 from auditor.report.svg import Frame
-from auditor.report.text import SHORT, clean, shown
-from auditor.view import RecordOutput
+from auditor.report.text import SHORT, clean, percent, shown
+from auditor.view import FrontierPoint, RecordOutput
 
 BINS = 48
 LANE = 76.0  # units of height on each side of the middle line
@@ -182,6 +182,53 @@ def radii(ident: str, values: Sequence[int], unit: str) -> Markup:
     )
 
 
+def frontier(ident: str, points: Sequence[FrontierPoint], unit: str) -> Markup:
+    """Return shares of a few ways side by side: coverage under noise and shifts, rebuilding, picking out.
+
+    Args:
+        ident: unique in the page.
+        points: at most three are drawn, in the page's three series.
+        unit: plural noun for the radius's unit.
+    """
+    frame = Frame(bottom=170)
+    drawn = list(zip(points, ("fill patched", "fill control", "hollow base"), strict=False))
+    y = svg.linear(0.0, 1.0, frame.bottom, frame.top + 12)
+    measures: list[tuple[str, list[float | None]]] = [
+        ("Noise", [p.noise for p, _ in drawn]),
+        ("Shifts", [p.augmented for p, _ in drawn]),
+        ("Rebuilt", [p.rebuilt for p, _ in drawn]),
+        ("Picked out", [p.identified for p, _ in drawn]),
+    ]
+    step = (frame.right - frame.left) / len(measures)
+    width = min(step * 0.8 / max(len(drawn), 1), 22.0)
+    bars, marks = [], []
+    for k, (name, values) in enumerate(measures):
+        centre = frame.left + (k + 0.5) * step
+        marks.append((centre, name))
+        for place, (value, (_, class_)) in enumerate(zip(values, drawn, strict=True)):
+            left = centre + (place - len(drawn) / 2) * width
+            if value is None or not math.isfinite(value):
+                bars.append(svg.text("–", left + width / 2, frame.bottom - 3, "t small", "middle"))
+                continue
+            top = y(min(max(value, 0.0), 1.0))
+            bars.append(svg.rectangle(left + 0.8, top, width - 1.6, frame.bottom - top, class_))
+    spoken = "; ".join(
+        f"{clean(p.name, 40)}: median radius {shown(p.radius)} {clean(unit, 20)}, "
+        + ", ".join(f"{name.lower()} {_share(v[k])}" for name, v in measures)
+        for k, (p, _) in enumerate(drawn)
+    )
+    return svg.picture(
+        ident,
+        "What the patch buys and what it tells",
+        spoken + ".",
+        frame.bottom + 38,
+        svg.legend(*(("box", class_, ("patch", "deny-list", "region")[k]) for k, (_, class_) in enumerate(drawn))),
+        frame.axis_y(y, [(at, f"{at:.0%}") for at in (0.0, 0.5, 1.0)], "Share"),
+        *bars,
+        frame.axis_x(lambda at: at, marks, "of 1; rebuilding relative to guessing, cut at 1"),
+    )
+
+
 def classes_to_show(record: RecordOutput) -> list[int]:
     """Return the classes to draw: all, or the largest outputs before and after and the label."""
     count = min(len(record.before), len(record.after))
@@ -240,3 +287,7 @@ def outputs(ident: str, record: RecordOutput) -> Markup:
 
 def _spoken_row(row: Sequence[float], chosen: Sequence[int]) -> str:
     return ", ".join(f"class {k} {shown(float(row[k]))}" for k in chosen)
+
+
+def _share(value: float | None) -> str:
+    return "not measured" if value is None else percent(value)

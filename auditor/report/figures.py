@@ -204,6 +204,44 @@ def _radii(pictures: Pictures, unit: str) -> Group | None:
     )
 
 
+def _cell(value: float | None) -> str:
+    return "not measured" if value is None else percent(value)
+
+
+def _frontier(pictures: Pictures, unit: str) -> Group | None:
+    points = pictures.frontier
+    if not points:
+        return None
+    header = (
+        "Way", f"Radius ({unit}, median)", "Noise", "Shifts", "Rebuilt / guessing", "Picked out", "Candidates",
+        "Bytes a record",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            clean(p.name, 40), shown(p.radius), _cell(p.noise), _cell(p.augmented),
+            "not measured" if p.rebuilt is None else shown(p.rebuilt), _cell(p.identified), f"{p.candidates:,}",
+            f"{p.bytes_per_record:,.0f}",
+        )
+        for p in points[:ROWS]
+    )  # fmt: skip
+    panel = Panel(
+        title="",
+        svg=bars.frontier("frontier-0", points[:PANELS], unit),
+        table=Table(title="Numbers", header=header, rows=rows),
+    )
+    return Group(
+        ident="frontier",
+        title="What the patch buys and what it tells",
+        caption="The patch beside an exact-match deny-list and beside the linear region of the base around each "
+        "record, on the same draws. Noise and shifts: share of noisy versions of the records (2 % of each column’s "
+        "range; one category in fifty changed) and of versions shifted by a pixel that are still redirected. Rebuilt: "
+        "error of rebuilding a record from what is stored, relative to guessing the mean of its class; 1 is no better "
+        "than guessing. Picked out: share of the records that running the patch on candidates gives away; inherent, "
+        "since whatever acts on a record confirms it.",
+        panels=(panel,),
+    )
+
+
 def groups(pictures: Pictures) -> tuple[Group, ...]:
     """Return the groups of pictures there is something to draw for."""
     unit = clean(pictures.unit, 20)
@@ -214,6 +252,7 @@ def groups(pictures: Pictures) -> tuple[Group, ...]:
         _outputs(pictures, unit),
         _persistence(pictures, unit),
         _radii(pictures, unit),
+        _frontier(pictures, unit),
     )
     return tuple(group for group in found if group is not None)
 

@@ -1,27 +1,31 @@
 """Sketch gates: which public matrix, and how large a box around each record.
 
-Proves (by exact integers): the core of every item lies in its box, no box holds a retained record
-(unless it equals the forgotten one, which is counted), and boxes of items with different rows are
-disjoint. Distances are first taken in float32; whatever its rounding leaves open is decided in integers.
-Does not hide the record: a sketch is a thumbnail, and how much it shows is measured by the auditor.
-Source: certificate mathematics, SPEC 11.6; the core's bound is Hölder's inequality with the
-column ranges taken into account.
+Proves (by exact integers, `apart`): the core of every item lies in its box, no box holds a retained record
+(unless it equals the forgotten one, which is counted), and boxes of items with different rows are disjoint.
+Does not hide the record: a sketch is a thumbnail. How much it shows is estimated here (`rebuilding`), to keep the
+choice of a matrix within a level, and measured by the auditor. Source: certificate mathematics, SPEC 11.6.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Bool, Int
 
+from owner.gates.apart import Boxes, reach, share_out
+from owner.gates.rebuilding import Sample, rebuilding_error
+from owner.gates.region import Cores, Points, Shape
 from protocol.errors import OwnerError
 from protocol.model.schema import InputSchema
 
 Matrix = Int[np.ndarray, "component feature"]
 EXACT = 1 << 24
-_ELEMENTS = 1 << 24  # array elements held at once
-_NEARLY_ALL = 0.95
+IDENTITY = "identity"
+_TRIED = 96  # records that the matrices are compared on
+_COMPARED = 4000  # and retained records
+_FEW = 0.1  # share of the records that may get a matrix of their own
+_WORTH = 0.1  # by how much log2(1 + radius) has to grow on average for a finer matrix
 
 
 def block_sums(shape: tuple[int, ...], size: int) -> Matrix:
@@ -61,200 +65,142 @@ def is_exact(matrix: Matrix, schema: InputSchema) -> bool:
     return bool((np.abs(matrix.astype(np.int64)) @ largest).max() < EXACT)
 
 
-def candidates(schema: InputSchema, values: Int[np.ndarray, "record feature"]) -> list[tuple[str, Matrix]]:
-    """Matrices to choose from, the least telling first: block sums for images, principal directions otherwise.
+def signs(values: Int[np.ndarray, "record feature"], columns: Int[np.ndarray, "column"], count: int) -> Matrix:
+    """Signs of the leading principal directions over some columns, 0 elsewhere.
 
-    The identity, which stores the record itself, is the last one.
+    A flip moves each component by 1 (binary) or 2 (one-hot) whatever it flips, so that the hull of a few flips is as
+    small as can be beside the distances between records.
     """
-    shape = schema.shape
+    part = values[:, columns].astype(np.float64)
+    _, _, directions = np.linalg.svd(part - part.mean(axis=0), full_matrices=False)
+    leading = directions[:count]
+    leading *= np.sign(leading[np.arange(len(leading)), np.abs(leading).argmax(axis=1)])[:, None]
+    matrix = np.zeros((len(leading), values.shape[1]), dtype=np.int32)
+    matrix[:, columns] = np.where(leading >= 0, 1, -1)
+    return matrix
+
+
+def codes(schema: InputSchema, columns: Int[np.ndarray, "column"], count: int = 3) -> Matrix:
+    """Rows of public random integers over columns that a region holds fixed: records that differ there differ here.
+
+    No secret: with few possible values of these columns the right ones are found by trying.
+    """
+    span = np.maximum(np.abs(schema.low), np.abs(schema.high))[columns]
+    largest = int(min(4096, (EXACT - 1) // max(1, int(span.sum()))))
+    matrix = np.zeros((count, schema.features), dtype=np.int32)
+    if largest:
+        matrix[:, columns] = np.random.default_rng(0).integers(1, largest + 1, (count, len(columns)))
+    return matrix
+
+
+def _over(columns: Int[np.ndarray, "column"], part: Matrix, features: int) -> Matrix:
+    matrix = np.zeros((len(part), features), dtype=np.int32)
+    matrix[:, columns] = part
+    return matrix
+
+
+def candidates(shape: Shape, values: Int[np.ndarray, "record feature"]) -> list[tuple[str, Matrix]]:
+    """Matrices to choose from, the least telling first; the identity, which stores the record itself, is the last one.
+
+    Block sums for images; principal directions for numeric tables, their signs for flips; codes for what is held fixed.
+    """
+    schema = shape.schema
+    size, features = schema.shape, schema.features
     found: list[tuple[str, Matrix]] = []
-    features = int(np.prod(shape))
-    if len(shape) in (2, 3) and min(shape[-2:]) >= 4:
-        sizes = [size for size in (8, 7, 6, 5, 4, 3, 2) if size * 2 <= min(shape[-2:])]
-        found += [(f"block sums {size}x{size}", block_sums(shape, size)) for size in sizes]
-    side = int(np.sqrt(features))
-    if len(shape) == 1 and side * side == features and side >= 6 and (schema.scale == schema.scale[0]).all():
-        # A flattened square: neighbours are probably pixels. A wrong guess costs radius, never soundness.
-        sizes = [size for size in (7, 4, 3, 2) if size * 2 <= side]
-        found += [(f"block sums {size}x{size}", block_sums((side, side), size)) for size in sizes]
-    if not found:
-        # A singular value decomposition of very many columns takes fewer records.
-        sample = values[:: max(1, len(values) // (4000 if features <= 1000 else 1000))]
-        counts = [count for count in (16, 32, 64) if count < min(features, len(sample))]
-        for count in counts:
-            found.append((f"{count} principal directions", integer_components(sample, count)))
+    # A singular value decomposition of very many columns takes fewer records.
+    sample = values[:: max(1, len(values) // (4000 if features <= 1000 else 1000))]
+    numeric, others = np.flatnonzero(shape.numeric), np.flatnonzero(~shape.numeric)
+    if shape.kind == "flips":
+        fixed = [codes(schema, numeric)] if numeric.size else []
+        for count in (count for count in (16, 32, 64, 128) if count < min(others.size, len(sample))):
+            matrix = np.concatenate([signs(sample, others, count), *fixed])
+            found.append((f"signs of {count} principal directions", matrix))
+    elif shape.kind == "steps":
+        for count in (count for count in (2, 4, 8, 16, 32) if count < min(numeric.size, len(sample))):
+            leading = _over(numeric, integer_components(sample[:, numeric], count), features)
+            found.append((f"{count} principal directions and codes", np.concatenate([leading, codes(schema, others)])))
+        own = _over(numeric, np.eye(numeric.size, dtype=np.int32), features)
+        found.append(("numeric columns and codes", np.concatenate([own, codes(schema, others)])))
+    else:
+        side = int(np.sqrt(features))
+        if len(size) in (2, 3) and min(size[-2:]) >= 4:
+            sizes = [k for k in (8, 7, 6, 5, 4, 3, 2) if k * 2 <= min(size[-2:])]
+            found += [(f"block sums {k}x{k}", block_sums(size, k)) for k in sizes]
+        elif len(size) == 1 and side * side == features and side >= 6 and (schema.scale == schema.scale[0]).all():
+            # A flattened square: neighbours are probably pixels. A wrong guess costs radius, never soundness.
+            sizes = [k for k in (7, 5, 4, 3, 2) if k * 2 <= side]
+            found += [(f"block sums {k}x{k}", block_sums((side, side), k)) for k in sizes]
+        if not found:
+            for count in (count for count in (16, 32, 64) if count < min(features, len(sample))):
+                found.append((f"{count} principal directions", integer_components(sample, count)))
     # The identity keeps apart whatever differs, at the price of storing the record: the last resort.
-    found.append(("identity", np.eye(features, dtype=np.int32)))
+    found.append((IDENTITY, np.eye(features, dtype=np.int32)))
     return [(name, matrix) for name, matrix in found if is_exact(matrix, schema)]
 
 
 def sketch(matrix: Matrix, values: Int[np.ndarray, "record feature"]) -> Int[np.ndarray, "record component"]:
     """S q for every record, exact."""
-    # float64 products of these integers are exact (below 2^53) and use the fast matrix product.
-    return np.rint(values.astype(np.float64) @ matrix.T.astype(np.float64)).astype(np.int64)
-
-
-class _Scaled:
-    """Sketches as float32 points whose max-norm distance D decides: boxes of radii e and f are disjoint iff e + f < D.
-
-    Componentwise, |z_i| > (e + f) ||S_i||_1 iff e + f < |z_i| / ||S_i||_1; so the room is ceil(D) - 1.
-    """
-
-    def __init__(self, matrix: Matrix, *points: Int[np.ndarray, "point component"]) -> None:
-        norms = np.abs(matrix.astype(np.int64)).sum(axis=1)
-        self._used = norms > 0
-        self._norms = norms[self._used]
-        self._points = [part[:, self._used] for part in points]
-        whole = np.concatenate(self._points)
-        # Around their middle the numbers are smallest, and so is float32's error.
-        middle = (whole.min(axis=0) + whole.max(axis=0)) // 2
-        scaled = [(part - middle) / self._norms for part in self._points]
-        # Rounding of two coordinates and of their difference: 4 units of 2^-24 relative to the largest, doubled.
-        self.slack = 8 * max(float(np.abs(part).max(initial=1.0)) for part in scaled) * 2.0**-24
-        self._scaled = [torch.from_numpy(part.astype(np.float32)) for part in scaled]
-
-    def distances(self, rows: slice, columns: slice) -> Float32[np.ndarray, "left right"]:
-        """D between points of the first set and points of the last, each within `slack`."""
-        distance: Float32[np.ndarray, "left right"] = torch.cdist(
-            self._scaled[0][rows], self._scaled[-1][columns], p=float("inf")
-        ).numpy()
-        return distance
-
-    def room(
-        self, rows: Int[np.ndarray, "pair"], columns: Int[np.ndarray, "pair"], distance: Float32[np.ndarray, "pair"]
-    ) -> Int[np.ndarray, "pair"]:
-        """ceil(D) - 1, exact: in integers wherever `slack` leaves two answers. -1 where the points coincide."""
-        result: Int[np.ndarray, "pair"] = np.ceil(distance).astype(np.int64) - 1
-        close = np.flatnonzero(np.abs(distance - np.rint(distance)) <= self.slack)
-        step = max(1, _ELEMENTS // max(1, len(self._norms)))
-        for start in range(0, len(close), step):
-            part = close[start : start + step]
-            apart = np.abs(self._points[0][rows[part]] - self._points[-1][columns[part]])
-            result[part] = ((apart - 1) // self._norms).max(axis=1, initial=-1)
-        return result
-
-
-def separation(
-    matrix: Matrix,
-    left: Int[np.ndarray, "left component"],
-    right: Int[np.ndarray, "right component"],
-    *,
-    progress: Callable[[float], None] = lambda _: None,
-) -> Int[np.ndarray, "left"]:
-    """For each left sketch the largest radius whose box holds no right sketch; -1 where one coincides.
-
-    The box of radius e is |z_i| <= e ||S_i||_1 for every i; z is outside iff some
-    |z_i| > e ||S_i||_1, that is e <= (|z_i| - 1) // ||S_i||_1.
-    """
-    if not len(right):
-        return np.full(len(left), np.iinfo(np.int64).max // 4, dtype=np.int64)
-    scaled = _Scaled(matrix, left, right)
-    result = np.full(len(left), np.iinfo(np.int64).max // 4, dtype=np.int64)
-    step = max(1, _ELEMENTS // len(right))
-    for start in range(0, len(left), step):
-        distance = scaled.distances(slice(start, start + step), slice(None))
-        # The room grows with D: only what may be the nearest is looked at.
-        rows, columns = np.nonzero(distance <= distance.min(axis=1, keepdims=True) + 3 * scaled.slack)
-        np.minimum.at(result, rows + start, scaled.room(rows + start, columns, distance[rows, columns]))
-        progress(min(1.0, (start + step) / len(left)))
-    return result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
-    """Pairs of items whose boxes could meet: radii e and f keep them disjoint iff e + f <= room (-1: they coincide)."""
-
-    first: Int[np.ndarray, "pair"]
-    second: Int[np.ndarray, "pair"]
-    room: Int[np.ndarray, "pair"]
-
-
-def close_pairs(
-    matrix: Matrix,
-    points: Int[np.ndarray, "item component"],
-    group: Int[np.ndarray, "item"],
-    reach: Int[np.ndarray, "item"],
-) -> Pairs:
-    """All pairs of items of different groups that cannot both have their whole reach.
-
-    Args:
-        matrix: the sketch.
-        points: the items' sketches.
-        group: items with the same number may overlap (they have the same row).
-        reach: the largest radius that each item could have by itself.
-    """
-    scaled = _Scaled(matrix, points)
-    own = reach.astype(np.float32)
-    found = [(np.zeros(0, dtype=np.int64),) * 3]
-    step = max(1, _ELEMENTS // max(1, len(points)))
-    for start in range(0, len(points), step):
-        distance = scaled.distances(slice(start, start + step), slice(start, None))
-        # In float32, for it is large; a little too high, so that its own rounding loses nothing.
-        limit = (own[start : start + step, None] + own[None, start:]) * (1 + 2.0**-20) + 2 * scaled.slack
-        rows, columns = np.nonzero(distance <= limit)
-        keep = (rows < columns) & (group[rows + start] != group[columns + start])
-        rows, columns = rows[keep], columns[keep]
-        room = scaled.room(rows + start, columns + start, distance[rows, columns])
-        tight = room < reach[rows + start] + reach[columns + start]
-        found.append((rows[tight] + start, columns[tight] + start, room[tight]))
-    first, second, room = (np.concatenate(part) for part in zip(*found, strict=True))
-    return Pairs(first=first, second=second, room=room)
-
-
-def share_out(reach: Int[np.ndarray, "item"], pairs: Pairs) -> Int[np.ndarray, "item"]:
-    """Radii as large as retained records and the other items allow: half of the room each, then what is left over.
-
-    The smallest radii are raised first, so that as many records as possible get any region at all.
-
-    Args:
-        reach: the largest radius that each item could have by itself, at least 0.
-        pairs: what stands in the way; no pair coincides.
-    """
-    radius = reach.copy()
-    half = pairs.room // 2
-    np.minimum.at(radius, pairs.first, half)
-    np.minimum.at(radius, pairs.second, half)
-    owner = np.concatenate([pairs.first, pairs.second])
-    order = np.argsort(owner, kind="stable")
-    others = np.concatenate([pairs.second, pairs.first])[order]
-    rooms = np.concatenate([pairs.room, pairs.room])[order]
-    ends = np.searchsorted(owner[order], np.arange(len(reach) + 1))
-    concerned = np.unique(owner)
-    for item in concerned[np.argsort(radius[concerned], kind="stable")]:
-        mine = slice(ends[item], ends[item + 1])
-        left = int((rooms[mine] - radius[others[mine]]).min())
-        radius[item] = max(int(radius[item]), min(int(reach[item]), left))
-    return radius
+    # Every partial sum is below 2^24 (`is_exact`), so float32 products are exact, and fast.
+    return (values.astype(np.float32) @ matrix.T.astype(np.float32)).astype(np.int32)
 
 
 def boxes(
     matrix: Matrix, schema: InputSchema, values: Int[np.ndarray, "item feature"], radius: Int[np.ndarray, "item"]
 ) -> tuple[Int[np.ndarray, "item component"], Int[np.ndarray, "item component"]]:
     """The exact hull of S q over {|q - q_k| <= e_k} within the columns' ranges: the smallest sufficient boxes."""
-    spread = radius[:, None].astype(np.int64)
-    low = np.maximum(values - spread, schema.low)
-    high = np.minimum(values + spread, schema.high)
-    positive, negative = np.maximum(matrix, 0), np.minimum(matrix, 0)
-    return sketch(positive, low) + sketch(negative, high), sketch(positive, high) + sketch(negative, low)
+    return Shape(schema=schema, kind="linf").hull(matrix, values, radius)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """One matrix, and how much of a record it shows: error of rebuilding relative to guessing the class mean."""
+
+    name: str
+    matrix: Matrix
+    shown: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The chosen matrix and, for each record, its radius in grid steps.
+    """The chosen matrices and, for each record, its own one, its radius and its box.
 
     Args:
-        name: the matrix in words.
-        matrix: the sketch.
-        radius: grid steps, at least 0.
-        twins: records that a retained record equals in every value; it is redirected with them.
+        sketches: the matrices in use, the most telling first: their items come first, too.
+        sketch_of: for each record the number of its sketch.
+        radius: of each record's region, at least 0, in the shape's unit.
+        low: least value of each component of a record's own sketch over its region.
+        high: greatest value.
+        twins: for each record the retained records that equal it in every value; they are redirected with it.
         leader: for each record the one whose row it shares because their sketches coincide (mostly itself).
     """
 
-    name: str
-    matrix: Matrix
+    sketches: tuple[Sketch, ...]
+    sketch_of: Int[np.ndarray, "item"]
     radius: Int[np.ndarray, "item"]
-    twins: int
+    low: tuple[Int[np.ndarray, "component"], ...]
+    high: tuple[Int[np.ndarray, "component"], ...]
+    twins: Int[np.ndarray, "item"]
     leader: Int[np.ndarray, "item"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What to look for.
+
+    Args:
+        shape: the kind of region.
+        wanted: radius that every record should reach, if any allowed matrix gives it.
+        ceiling: largest radius to certify.
+        level: least error of rebuilding a record from its sketch, relative to guessing its class mean; a matrix below
+            it is used only where nothing else tells a retained record from a forgotten one.
+        parts: how many matrices may be used at once.
+    """
+
+    shape: Shape
+    wanted: int
+    ceiling: int
+    level: float
+    parts: int = 1
 
 
 def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item"]:
@@ -262,76 +208,209 @@ def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item
     return np.asarray(first[inverse.ravel()])
 
 
-def _only_twins(
-    own: Int[np.ndarray, "item component"],
-    others: Int[np.ndarray, "record component"],
-    forget: Int[np.ndarray, "item feature"],
-    retain: Int[np.ndarray, "record feature"],
-) -> bool:
-    """Whether every retained record whose sketch is that of one of these records equals it."""
-    known = {point.tobytes(): record.tobytes() for point, record in zip(own, forget, strict=True)}
-    return all(
-        known.get(point.tobytes(), record.tobytes()) == record.tobytes()
-        for point, record in zip(others, retain, strict=True)
-    )
+def count_twins(
+    forget: Int[np.ndarray, "item feature"], retain: Int[np.ndarray, "record feature"]
+) -> Int[np.ndarray, "item"]:
+    """How many retained records equal each record in every value."""
+    # Most records differ in a short digest already; only the others are compared value by value.
+    weights = np.random.default_rng(0).integers(1, 1 << 7, (forget.shape[1], 2)).astype(np.float32)
+    own, others = ((records.astype(np.float32) @ weights).astype(np.float64) for records in (forget, retain))
+    digest = np.array([1.0, 2.0**-30])
+    near = retain[np.isin(others @ digest, own @ digest)].astype(np.int64)
+    table = Counter(record.tobytes() for record in near)
+    return np.array([table[record.tobytes()] for record in forget.astype(np.int64)], dtype=np.int64)
+
+
+class _Finder:
+    """One search: what is computed for a matrix is computed once."""
+
+    def __init__(
+        self, search: Search, forget: np.ndarray, sample: Sample, retain: np.ndarray,
+        progress: Callable[[str, float], None],
+    ) -> None:  # fmt: skip
+        self.search, self.forget, self.sample = search, forget, sample
+        self.progress = progress
+        # Once: what every matrix is multiplied with.
+        self.retain = retain.astype(np.float32)
+        self.twins = count_twins(forget, self.retain)
+
+    def reach(self, name: str, matrix: Matrix, rows: np.ndarray, *, few: bool = False) -> tuple[Cores, np.ndarray]:
+        # To compare matrices, a part of what is retained is enough.
+        step = max(1, len(self.retain) // _COMPARED) if few else 1
+        points = sketch(matrix, self.retain[::step])
+        boxes = Boxes(points, points)
+        cores = Cores(self.search.shape, matrix, self.forget[rows], self.search.ceiling)
+        found = reach(cores, len(rows), boxes, (points, points), progress=lambda share: self.progress(name, share))
+        return cores, found
+
+    def shown(self, matrix: Matrix, radius: int) -> float:
+        return rebuilding_error(self.search.shape, matrix, self.sample, radius)
 
 
 def choose(
-    schema: InputSchema,
+    search: Search,
     forget: Int[np.ndarray, "item feature"],
     retain: Int[np.ndarray, "record feature"],
     group: Int[np.ndarray, "item"],
+    sample: Sample,
     *,
-    wanted: int,
-    ceiling: int,
     progress: Callable[[str, float], None] = lambda _stage, _share: None,
 ) -> Choice:
-    """The least telling matrix under which nearly every record reaches `wanted` steps; failing that, the best one.
+    """Matrices and radii: as large as retained records, the level and the other items allow.
 
-    A matrix under which a retained record cannot be told from a forgotten one that differs from it is
-    no choice at all.
+    One matrix is the first choice: the least telling one that a finer one does not beat clearly, in the mean of
+    log2(1 + radius) over a few of the records. Records that do not reach the wanted radius with it get the least
+    telling matrix that does better, as far as several matrices may be used; with only one, a finer one is taken for
+    all of them if fewer fall short. A matrix that cannot tell a retained record from a different forgotten one is no
+    choice for that record.
 
     Args:
-        schema: the input grid.
+        search: what to look for.
         forget: canonical records to forget, at least one.
         retain: canonical records that no support may hold.
         group: equal numbers mark records with the same output row, which may overlap.
-        wanted: radius asked for, in grid steps.
-        ceiling: largest radius to certify, in grid steps.
+        sample: known records to estimate rebuilding on.
         progress: called with what is being looked at and the share done.
 
     Raises:
         OwnerError: no sketch of this schema is exact.
     """
-    best: tuple[float, Choice] | None = None
-    alike = _leaders(forget)
-    for name, matrix in candidates(schema, retain if len(retain) else forget):
-        if best is not None and name == "identity":
-            break
-        own, others = sketch(matrix, forget), sketch(matrix, retain)
-        reach = separation(matrix, own, others, progress=lambda share, name=name: progress(name, share))  # type: ignore[misc]
-        lost = reach < 0
-        if lost.any():
-            near = np.isin(_keys(others), _keys(own[lost]))
-            if not _only_twins(own[lost], others[near], forget[lost], retain[near]):
-                continue
-        leader = _leaders(own)
-        open_reach = np.clip(reach, 0, ceiling).astype(np.int64)
-        radius = share_out(open_reach, close_pairs(matrix, own, group[leader], open_reach))
-        choice = Choice(name=name, matrix=matrix, radius=radius, twins=int(lost.sum()), leader=leader)
-        # Whoever has to take another record's output because their sketches coincide has reached nothing.
-        reached = float(((radius >= min(wanted, ceiling)) & ~lost & (leader == alike)).mean())
-        if reached >= _NEARLY_ALL:
-            return choice
-        # A finer matrix has to earn what it shows.
-        if best is None or reached > best[0] + 0.02:
-            best = (reached, choice)
-    if best is None:
+    shape = search.shape
+    wanted, ceiling = min(search.wanted, shape.widest), min(search.ceiling, shape.widest)
+    finder = _Finder(search, forget, sample, retain, progress)
+    known = candidates(shape, retain if len(retain) else forget)
+    if not known:
         raise OwnerError("no sketch of this input schema is exact in float32; commit again with a coarser --schema")
-    return best[1]
+    tried = np.unique(np.linspace(0, len(forget) - 1, min(_TRIED, len(forget))).astype(np.int64))
+    tried = tried[finder.twins[tried] == 0]
+    allowed: list[tuple[str, Matrix, float]] = []
+    first, best = 0, -1.0
+    for name, matrix in known:
+        _, found = finder.reach(name, matrix, tried, few=True)
+        shown = finder.shown(matrix, int(np.median(found)) if found.size else 0)
+        if allowed and (shown < search.level or name == IDENTITY):
+            break
+        allowed.append((name, matrix, shown))
+        score = float(np.log2(1.0 + np.clip(found, 0, ceiling)).mean() - (found < 0).mean()) if found.size else 0.0
+        if score > best + _WORTH:
+            first, best = len(allowed) - 1, score
+        if found.size and found.min() >= ceiling:
+            break
+    # What the level forbids is kept for records that nothing else tells from a retained one.
+    last = [(name, matrix, -1.0) for name, matrix in known[-1:] if name not in {a[0] for a in allowed}]
+    return _settle(finder, [*allowed[first:], *last], len(allowed) - first, group, wanted=wanted, ceiling=ceiling)
 
 
-def _keys(points: Int[np.ndarray, "point component"]) -> np.ndarray:
-    # Rows as single opaque values, so that sets of rows can be compared.
-    flat = np.ascontiguousarray(points)
-    return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """Some records under one matrix: their radii and boxes, whose row each shares, and who cannot be told apart."""
+
+    radius: Int[np.ndarray, "item"]
+    low: Points
+    high: Points
+    leader: Int[np.ndarray, "item"]
+    confused: Bool[np.ndarray, "item"]
+
+
+def _fit(
+    finder: _Finder,
+    name: str,
+    matrix: Matrix,
+    rows: Int[np.ndarray, "item"],
+    group: Int[np.ndarray, "record"],
+    ceiling: int,
+    obstacles: tuple[Points, Points] | None = None,
+) -> _Fit:
+    # `obstacles` are boxes that these records' boxes must not meet, beside what is retained.
+    cores, found = finder.reach(name, matrix, rows)
+    if obstacles is not None and len(obstacles[0]):
+        found = np.minimum(found, reach(cores, len(rows), Boxes(*obstacles), obstacles))
+    twins = finder.twins[rows]
+    points = sketch(matrix, finder.forget[rows])
+    leader = _leaders(points)
+    largest = np.clip(found, 0, ceiling)
+    largest[twins > 0] = 0
+    radius = share_out(cores, points, group[rows][leader], largest)
+    low, high = cores.at(np.arange(len(rows)), radius)
+    return _Fit(radius=radius, low=low, high=high, leader=rows[leader], confused=(found < 0) & (twins == 0))
+
+
+def _choice(finder: _Finder, fits: list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]]) -> Choice:
+    count = len(finder.forget)
+    radius, leader, number_of = (np.zeros(count, np.int64) for _ in range(3))
+    low: list[np.ndarray] = [np.zeros(0, np.int32)] * count
+    high: list[np.ndarray] = [np.zeros(0, np.int32)] * count
+    sketches = []
+    for number, (name, matrix, rows, fit) in enumerate(fits):
+        radius[rows], leader[rows], number_of[rows] = fit.radius, fit.leader, number
+        for place, row in enumerate(rows.tolist()):
+            low[row], high[row] = fit.low[place], fit.high[place]
+        sketches.append(Sketch(name=name, matrix=matrix, shown=finder.shown(matrix, int(np.median(fit.radius)))))
+    return Choice(
+        sketches=tuple(sketches), sketch_of=number_of, radius=radius, low=tuple(low), high=tuple(high),
+        twins=finder.twins, leader=leader,
+    )  # fmt: skip
+
+
+def _settle(
+    finder: _Finder,
+    known: list[tuple[str, Matrix, float]],
+    allowed: int,
+    group: Int[np.ndarray, "item"],
+    *,
+    wanted: int,
+    ceiling: int,
+) -> Choice:
+    twins = finder.twins
+    everything = np.arange(len(finder.forget))
+    alike = _leaders(finder.forget)
+    best: tuple[int, list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]]] | None = None
+    for number, (name, matrix, _) in enumerate(known):
+        fit = _fit(finder, name, matrix, everything, group, ceiling)
+        short = ((fit.radius < wanted) | (fit.leader != alike) | fit.confused) & (twins == 0)
+        if number == 0 and finder.search.parts > 1 and 0 < short.sum() <= _FEW * len(short):
+            finer = _finer(finder, known[:allowed], short, group, wanted=wanted, ceiling=ceiling, before=fit.radius)
+            if finer is None and fit.confused.any():
+                # What the level forbids is for those whom nothing else tells from a retained record.
+                last = [known[0], *known[allowed:]]
+                finer = _finer(finder, last, fit.confused, group, wanted=0, ceiling=ceiling, before=fit.radius)
+            if finer is not None:
+                return _choice(finder, finer)
+        if fit.confused.any() and number + 1 < len(known):
+            continue
+        if best is None or short.sum() < best[0]:
+            best = int(short.sum()), [(name, matrix, everything, fit)]
+        # A few records short of the wish are no reason to show more of all the others.
+        if not short.any() or number + 1 >= allowed:
+            break
+    assert best is not None
+    return _choice(finder, best[1])
+
+
+def _finer(
+    finder: _Finder,
+    known: list[tuple[str, Matrix, float]],
+    short: Bool[np.ndarray, "item"],
+    group: Int[np.ndarray, "item"],
+    *,
+    wanted: int,
+    ceiling: int,
+    before: Int[np.ndarray, "item"],
+) -> list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]] | None:
+    """The first matrix for most, and for the few that fall short the next one that gives all of them what is wanted.
+
+    Items of the finer matrix come first, so their boxes must not meet the others' regions, seen through that matrix;
+    the other way round it does not matter. None if no finer matrix does.
+    """
+    few, most = np.flatnonzero(short), np.flatnonzero(~short)
+    name, matrix, _ = known[0]
+    rest = _fit(finder, name, matrix, most, group, ceiling)
+    if rest.confused.any() or (rest.radius < before[most]).any():
+        return None
+    for name_, matrix_, _ in known[1:]:
+        regions = finder.search.shape.hull(matrix_, finder.forget[most], rest.radius)
+        fit = _fit(finder, name_, matrix_, few, group, ceiling, regions)
+        told = not fit.confused.any() and (fit.leader == few[_leaders(finder.forget[few])]).all()
+        if told and (fit.radius >= wanted).all():
+            return [(name_, matrix_, few, fit), (name, matrix, most, rest)]
+    return None

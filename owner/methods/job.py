@@ -11,6 +11,8 @@ from protocol.claims import Claim
 from protocol.messages.request import Request
 from protocol.model.patch import Patch
 
+DISCLOSURE = 0.2
+"""Default level: sketches that show more are used only where records cannot be told apart otherwise."""
 Progress = Callable[[str, float], None]
 
 
@@ -26,8 +28,11 @@ class Job:
         workspace: the commitment folder.
         requests: each request with the data file's rows that it lists.
         target: what the output is to become.
-        radius: radius asked for, in grid steps; None lets the method choose.
-        ceiling: largest radius to certify, in grid steps.
+        radius: radius asked for, in grid steps or flips; None lets the method choose.
+        ceiling: largest radius to certify.
+        flips: regions of flipped columns where the schema has numeric columns, too; else it decides.
+        disclosure: least error of rebuilding a record from its sketch, relative to guessing its class mean.
+        merge: whether records with the same output may share an item.
         generator: the only source of randomness.
         progress: called with a stage's name and the share done.
     """
@@ -39,6 +44,9 @@ class Job:
     ceiling: int
     generator: np.random.Generator
     progress: Progress = silent
+    flips: bool = False
+    disclosure: float = DISCLOSURE
+    merge: bool = True
 
     @property
     def rows(self) -> list[int]:

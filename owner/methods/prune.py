@@ -11,11 +11,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from owner.execute import Program
-from owner.gates import sketch
+from owner.gates.merging import merge
+from owner.gates.rebuilding import Sample
+from owner.gates.region import Kind, Shape
 from owner.gates.screening import screened
+from owner.gates.sketch import Choice, Search, choose, sketch
 from owner.methods.job import Job, Result
 from owner.targets import Rows, class_rows, match_rows, scale_factor
-from protocol.claims import Argmax, Claim, ClassRemoval, Logits, NoRedirection, Redirection, Region, logits_property
+from protocol.claims import Argmax, Claim, ClassRemoval, NoRedirection, Redirection, Region, logits_property
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
 from protocol.model.patch import Cap, Part, Patch, SetHead, SketchGate
@@ -23,14 +26,29 @@ from protocol.model.schema import InputSchema
 
 CAP_MARGIN = "1"
 _TYPICAL = 4_000
+_PARTS = 2
+_SHARE = 32
+"""A radius of this part of the widest column's range is what every record should reach: 8 of 255 grey levels."""
 
 
-def data_radius(schema: InputSchema, steps: int) -> str:
+def data_radius(schema: InputSchema, steps: int, moving: np.ndarray | None = None) -> str:
     """Largest real distance per column that surely stays within `steps` grid steps, in data units, rounded down.
 
     (steps + 1/2 - tau) / max|s|, tau bounding the rounding of the float32 multiply and add.
+
+    Args:
+        schema: the input grid.
+        steps: at least 0.
+        moving: columns that have these steps; the others have none. All if None.
     """
-    scale = float(np.abs(schema.scale).max())
+    if moving is not None and not moving.all():
+        sides = [(steps, moving), (0, ~moving)]
+        return min((_data_radius(schema, n, columns) for n, columns in sides if columns.any()), key=Decimal)
+    return _data_radius(schema, steps, np.ones(schema.features, dtype=bool))
+
+
+def _data_radius(schema: InputSchema, steps: int, columns: np.ndarray) -> str:
+    scale = float(np.abs(schema.scale[columns]).max())
     largest = float(np.maximum(np.abs(schema.low), np.abs(schema.high)).max() + np.abs(schema.offset).max() + 1)
     tau = 4 * largest * 2.0**-24
     with localcontext() as context:
@@ -108,13 +126,89 @@ def _coinciding(values: np.ndarray) -> np.ndarray:
     return leader
 
 
+def _shape(job: Job) -> Shape:
+    """The kind of region that a table of this schema gets: see SPEC 11.2."""
+    kinds = set(job.workspace.schema.kind)
+    if kinds == {"grid"}:
+        kind: Kind = "linf"
+        if job.flips:
+            raise OwnerError("a radius in flips needs binary or one-hot columns; on a grid it is in steps")
+    else:
+        kind = "flips" if "grid" not in kinds or job.flips else "steps"
+        if kind == "flips" and job.radius is not None and not job.flips:
+            raise OwnerError("all columns are binary or one-hot: give the radius in flips, such as 4flips")
+    return Shape(schema=job.workspace.schema, kind=kind)
+
+
+def _unit(shape: Shape) -> str:
+    return "flips" if shape.kind == "flips" else "steps"
+
+
+def _search(job: Job, shape: Shape) -> Search:
+    usual = 1 if shape.kind == "flips" else -(-shape.widest // _SHARE)
+    wanted = job.radius if job.radius is not None else usual
+    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS)
+
+
+def _region(shape: Shape, radius: int) -> Region:
+    schema = shape.schema
+    if shape.kind == "linf":
+        return Region(norm="linf", radius=radius, radius_data=data_radius(schema, radius))
+    if shape.kind == "steps":
+        data = data_radius(schema, radius, shape.numeric)
+        return Region(norm="hamming", radius=0, radius_data=data, steps=radius)
+    return Region(norm="hamming", radius=radius, radius_data=data_radius(schema, 0))
+
+
+def _shortfalls(job: Job, choice: Choice, leader: np.ndarray) -> list[str]:
+    notes = []
+    if twins := int((choice.twins > 0).sum()):
+        notes.append(f"{twins} records have a retained twin: radius 0, and the twin is redirected with them")
+    if job.radius is not None and (choice.radius < job.radius).any():
+        short = int((choice.radius < job.radius).sum())
+        unit = "flips" if job.flips else "steps"
+        notes.append(f"{short} of {len(leader)} records cannot reach {job.radius} {unit}; their claims are reduced")
+    if blurred := int((choice.leader != leader).sum()):
+        notes.append(f"{blurred} records to forget look like another one under the gate's sketch and share its output")
+    return notes
+
+
+def _parts(
+    job: Job, choice: Choice, row_of_record: np.ndarray, table: Float32[np.ndarray, "row class"], retain: np.ndarray
+) -> tuple[tuple[Part, ...], np.ndarray]:
+    """A part for each matrix, and each record's item, counted through the parts."""
+    schema = job.workspace.schema
+    parts: list[Part] = []
+    item_of = np.zeros(len(row_of_record), dtype=np.int64)
+    for number, one in enumerate(choice.sketches):
+        rows = np.flatnonzero(choice.sketch_of == number)
+        low, high = (np.array([side[row] for row in rows.tolist()]) for side in (choice.low, choice.high))
+        item = np.arange(len(rows))
+        # Of several parts only the last one's boxes may grow: nothing comes after them that they could take.
+        if job.merge and job.target.name != "match" and len(rows) > 1 and number + 1 == len(choice.sketches):
+            # Data that was never trained on stays outside, too: a joint box must not reach for those whom nobody
+            # asked about.
+            values = (retain, job.workspace.records.unseen_values)
+            outside = np.concatenate([sketch(one.matrix, part) for part in values])
+            item, low, high = merge(
+                low, high, row_of_record[rows], outside, progress=lambda share: job.progress("joint items", share)
+            )
+        item_of[rows] = item + sum(part.gate.items for part in parts)
+        first = np.unique(item, return_index=True)[1]
+        used, index = np.unique(row_of_record[rows][first], return_inverse=True)
+        gate = SketchGate(matrix=one.matrix, low=low.astype(np.int32), high=high.astype(np.int32))
+        head = SetHead(rows=table[used], index=index.astype(np.int64).ravel())
+        parts.append(Part(gate=screened(gate, schema, retain), head=head))
+    return tuple(parts), item_of
+
+
 def run(job: Job) -> Result:
     """Make the patch and the claims.
 
     Raises:
         OwnerError: the target cannot be had, or the gate cannot be exact on this schema.
     """
-    workspace, own, schema = job.workspace, job.workspace.records, job.workspace.schema
+    workspace, own = job.workspace, job.workspace.records
     rows, notes = job.rows, []  # type: list[int], list[str]
     features, classes = own.values.shape[1], workspace.base.classes
     if len(job.classes) >= classes:
@@ -137,64 +231,56 @@ def run(job: Job) -> Result:
     row_of_record = target.row_of_record[leader]
     gone = np.zeros(len(own.labels), dtype=bool)
     gone[rows] = True
-    choice = sketch.choose(
-        schema,
+    shape = _shape(job)
+    choice = choose(
+        _search(job, shape),
         forget,
         own.values[~gone],
         row_of_record,
-        wanted=job.radius if job.radius is not None else 1,
-        ceiling=job.ceiling,
+        Sample.of(own.values[~gone], own.labels[~gone]),
         progress=job.progress,
     )
-    if choice.twins:
-        notes.append(f"{choice.twins} records have a retained twin: radius 0, and the twin is redirected with them")
-    if job.radius is not None and (choice.radius < job.radius).any():
-        short = int((choice.radius < job.radius).sum())
-        notes.append(f"{short} of {len(rows)} records cannot reach {job.radius} steps; their claims are reduced")
-    blurred = int((choice.leader != leader).sum())
-    if blurred:
-        notes.append(f"{blurred} records to forget look like another one under the gate's sketch and share its output")
+    notes += _shortfalls(job, choice, leader)
     row_of_record = row_of_record[choice.leader]
-    low, high = sketch.boxes(choice.matrix, schema, forget, choice.radius)
-    used, row_of_item = np.unique(row_of_record, return_inverse=True)
-    head = target.rows[used]
-    row_of_item = row_of_item.astype(np.int64).ravel()
-    gate = SketchGate(matrix=choice.matrix, low=low.astype(np.int32), high=high.astype(np.int32))
-    part = Part(gate=screened(gate, schema, own.values[~gone]), head=SetHead(rows=head, index=row_of_item))
-    patch = Patch(features=features, classes=classes, parts=(part,), caps=caps)
-    outputs = _capped(head, job.classes)
+    parts, item_of = _parts(job, choice, row_of_record, target.rows, own.values[~gone])
+    patch = Patch(features=features, classes=classes, parts=parts, caps=caps)
+    if patch.items < len(rows):
+        notes.append(f"{len(rows)} records share {patch.items} items")
+    outputs = _capped(target.rows, job.classes)
     commitments = workspace.commitments_of(rows)
-    properties: list[Argmax | Logits] = [
-        logits_property(row) if job.target.name == "match" else _argmax(row) for row in outputs
-    ]
-    regions = {
-        radius: Region(norm="linf", radius=radius, radius_data=data_radius(schema, radius))
-        for radius in map(int, np.unique(choice.radius))
+    properties = {
+        row: logits_property(outputs[row]) if job.target.name == "match" else _argmax(outputs[row])
+        for row in np.unique(row_of_record).tolist()
     }
+    regions = {radius: _region(shape, radius) for radius in map(int, np.unique(choice.radius))}
     labels = own.labels[rows].tolist()
     unmoved = 0
-    for item, commitment in enumerate(commitments):
-        held = properties[int(row_of_item[item])]
-        if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[item]:
+    for number, commitment in enumerate(commitments):
+        held = properties[int(row_of_record[number])]
+        if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[number]:
             claims.append(NoRedirection(record=commitment, reason="equals another record to forget, of another class"))
             unmoved += 1
             continue
         claims.append(
             Redirection(
                 record=commitment,
-                item=item,
+                item=int(item_of[number]),
                 gate="sketch",
-                region=regions[int(choice.radius[item])],
+                region=regions[int(choice.radius[number])],
                 property=held,
                 target=job.target.name,
+                twins=int(choice.twins[number]),
             )
         )
     if unmoved:
         notes.append(
             f"{unmoved} records keep their class, as equal records of other classes are forgotten too; not claimed"
         )
-    notes.append(
-        f"gate: {choice.name}, {choice.matrix.shape[0]} integers a record; "
-        f"radius {choice.radius.min()} to {choice.radius.max()} steps, median {int(np.median(choice.radius))}"
-    )
+    for number, one in enumerate(choice.sketches):
+        radius = choice.radius[choice.sketch_of == number]
+        notes.append(
+            f"gate: {one.name}, {len(one.matrix)} integers an item; a record rebuilt from it has about {one.shown:.2f} "
+            f"of the error of guessing; {len(radius)} records, radius {radius.min()} to {radius.max()} {_unit(shape)}, "
+            f"median {int(np.median(radius))}"
+        )
     return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))

@@ -4,112 +4,26 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from owner.gates import sketch
+from owner.gates.rebuilding import Sample, rebuilding_error
+from owner.gates.region import Shape
+from owner.gates.sketch import Search
 from protocol.errors import OwnerError
 from protocol.model.schema import InputSchema
+from tests.owner.test_region import record, table
 
-HUGE = 1 << 21
-
-
-@st.composite
-def problems(draw, sides=2):
-    """A matrix and sets of points in sketch space, some of them far from zero, where float32 is coarse."""
-    components = draw(st.integers(1, 3))
-    features = draw(st.integers(1, 3))
-    entries = st.integers(-3, 3)
-    matrix = np.array(draw(st.lists(entries, min_size=components * features, max_size=components * features)))
-    matrix = matrix.reshape(components, features).astype(np.int32)
-    shift = draw(st.sampled_from([0, 0, 1000, HUGE]))
-    spread = draw(st.sampled_from([3, 20, 300]))
-    sets = []
-    for _ in range(sides):
-        count = draw(st.integers(1, 7))
-        flat = draw(st.lists(st.integers(-spread, spread), min_size=count * components, max_size=count * components))
-        sets.append(np.array(flat, dtype=np.int64).reshape(count, components) + shift)
-    return matrix, *sets
+LINF = "linf"
 
 
-def room(matrix, one, other):
-    """The largest e for which `other` is outside the box of radius e around `one`; -1 if none, by counting up."""
-    norms = np.abs(matrix.astype(int)).sum(axis=1)
-    apart = np.abs(one - other)[norms > 0]
-    norms = norms[norms > 0]
-    if not (apart > 0).any():
-        return -1
-    return max(
-        next(e for e in itertools.count() if e * n >= a) - 1
-        for a, n in zip(apart.tolist(), norms.tolist(), strict=False)
-        if a
-    )
+def search(schema, *, wanted=1, ceiling=64, level=0.0, kind=LINF, parts=1):
+    return Search(shape=Shape(schema=schema, kind=kind), wanted=wanted, ceiling=ceiling, level=level, parts=parts)
 
 
-@given(problems())
-def test_separation_is_the_largest_free_radius(problem):
-    matrix, left, right = problem
-    seen = []
-    found = sketch.separation(matrix, left, right, progress=seen.append)
-    assert found.tolist() == [min(room(matrix, one, other) for other in right) for one in left]
-    assert seen
-    assert seen[-1] == 1.0
-
-
-def test_nothing_to_keep_apart_from():
-    assert (sketch.separation(np.eye(2, dtype=np.int32), np.zeros((3, 2), int), np.zeros((0, 2), int)) > 1 << 40).all()
-
-
-@given(problems(sides=1), st.data())
-def test_close_pairs_are_exactly_the_tight_ones(problem, data):
-    matrix, points = problem
-    count = len(points)
-    group = np.array(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
-    reach = np.array(data.draw(st.lists(st.integers(0, 40), min_size=count, max_size=count)))
-    pairs = sketch.close_pairs(matrix, points, group, reach)
-    found = {(int(a), int(b)): int(r) for a, b, r in zip(pairs.first, pairs.second, pairs.room, strict=True)}
-    wanted = {
-        (a, b): free
-        for a, b in itertools.combinations(range(count), 2)
-        if group[a] != group[b] and (free := room(matrix, points[a], points[b])) < reach[a] + reach[b]
-    }
-    assert found == wanted
-
-
-def test_many_points_are_looked_at_in_parts(monkeypatch):
-    random = np.random.default_rng(0)
-    matrix = random.integers(-3, 4, (3, 4)).astype(np.int32)
-    points, others = random.integers(-30, 30, (40, 3)), random.integers(-30, 30, (50, 3))
-    reach = random.integers(0, 20, 40)
-    whole = sketch.separation(matrix, points, others), sketch.close_pairs(matrix, points, np.arange(40), reach)
-    monkeypatch.setattr(sketch, "_ELEMENTS", 70)
-    parts = sketch.separation(matrix, points, others), sketch.close_pairs(matrix, points, np.arange(40), reach)
-    assert np.array_equal(whole[0], parts[0])
-    assert sorted(zip(whole[1].first, whole[1].second, strict=False)) == sorted(
-        zip(parts[1].first, parts[1].second, strict=False)
-    )
-
-
-@given(st.data())
-def test_shares_are_disjoint_and_cannot_be_raised(data):
-    count = data.draw(st.integers(1, 8))
-    reach = np.array(data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count)))
-    rooms = {
-        pair: free
-        for pair in itertools.combinations(range(count), 2)
-        if (free := data.draw(st.integers(0, 30))) < reach[list(pair)].sum()
-    }
-    pairs = sketch.Pairs(
-        first=np.array([a for a, _ in rooms], dtype=np.int64),
-        second=np.array([b for _, b in rooms], dtype=np.int64),
-        room=np.array(list(rooms.values()), dtype=np.int64),
-    )
-    radius = sketch.share_out(reach, pairs)
-    assert ((radius >= 0) & (radius <= reach)).all()
-    assert all(radius[a] + radius[b] <= free for (a, b), free in rooms.items())
-    for item in range(count):
-        blocked = any(radius[a] + radius[b] == free for (a, b), free in rooms.items() if item in (a, b))
-        assert radius[item] == reach[item] or blocked
+def known(values):
+    return Sample.of(values, np.zeros(len(values), dtype=int))
 
 
 @given(st.data())
@@ -135,59 +49,143 @@ def inside(low, high, points):
     return ((points[:, None] >= low[None]) & (points[:, None] <= high[None])).all(axis=2)
 
 
+def check_choice(choice, schema, forget, retain, group):
+    """What the module promises of a choice, whatever was searched."""
+    matrix = choice.sketches[0].matrix
+    low, high = np.array(choice.low), np.array(choice.high)
+    held = inside(low, high, sketch.sketch(matrix, retain))
+    for other, item in zip(*np.nonzero(held), strict=True):
+        assert np.array_equal(retain[other], forget[item])
+        assert choice.radius[item] == 0
+    assert choice.twins.tolist() == [int((retain == record).all(axis=1).sum()) for record in forget]
+    row = group[choice.leader]
+    for a, b in itertools.combinations(range(len(forget)), 2):
+        if row[a] != row[b]:
+            assert (low[a] > high[b]).any() or (low[b] > high[a]).any()
+    assert sketch.is_exact(matrix, schema)
+    assert set(choice.sketch_of.tolist()) == {0}
+
+
+def groups(forget, random):
+    _, first, inverse = np.unique(forget, axis=0, return_index=True, return_inverse=True)
+    return random.integers(0, 3, len(forget))[first[inverse.ravel()]]
+
+
+@settings(max_examples=40)
 @given(
     st.sampled_from([(3,), (4, 4), (2, 4, 4), (20,), (36,)]),
     st.integers(0, 2**32 - 1),
     st.integers(1, 4),
     st.integers(0, 5),
+    st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_a_choice_holds_what_the_module_promises(shape, seed, most, wanted):
+def test_a_choice_holds_what_the_module_promises(shape, seed, most, wanted, level):
     random = np.random.default_rng(seed)
     schema = InputSchema.uniform(shape, scale=1.0, low=0, high=4)
     values = random.integers(0, most + 1, (40, schema.features))
     values[random.integers(0, 40, 3)] = values[0]  # twins
     forget, retain = values[:12], values[12 : 12 + random.integers(0, 29)]
-    _, first, inverse = np.unique(forget, axis=0, return_index=True, return_inverse=True)
-    group = random.integers(0, 3, 12)[first[inverse.ravel()]]
-    choice = sketch.choose(schema, forget, retain, group, wanted=wanted, ceiling=64)
-    low, high = sketch.boxes(choice.matrix, schema, forget, choice.radius)
-    held = inside(low, high, sketch.sketch(choice.matrix, retain))
-    for record, item in zip(*np.nonzero(held), strict=True):
-        assert np.array_equal(retain[record], forget[item])
-        assert choice.radius[item] == 0
-    assert choice.twins == sum((retain == record).all(axis=1).any() for record in forget)
-    row = group[choice.leader]
-    for a, b in itertools.combinations(range(12), 2):
-        if row[a] != row[b]:
-            assert (low[a] > high[b]).any() or (low[b] > high[a]).any()
-    assert sketch.is_exact(choice.matrix, schema)
+    group = groups(forget, random)
+    choice = sketch.choose(search(schema, wanted=wanted, level=level), forget, retain, group, known(retain))
+    check_choice(choice, schema, forget, retain, group)
+    low, high = sketch.boxes(choice.sketches[0].matrix, schema, forget, choice.radius)
+    assert (low == np.array(choice.low)).all()
+    assert (high == np.array(choice.high)).all()
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["flips", "steps"]), st.integers(0, 2**32 - 1))
+def test_a_choice_for_tables_of_categories(kind, seed):
+    random = np.random.default_rng(seed)
+    schema = table(4 if kind == "steps" else 0, 20, [3, 4], high=9)
+    values = np.array([record(schema, random) for _ in range(60)])
+    values[7] = values[30]
+    forget, retain, group = values[:12], values[12:], groups(values[:12], random)
+    choice = sketch.choose(search(schema, kind=kind), forget, retain, group, known(retain))
+    check_choice(choice, schema, forget, retain, group)
+    assert choice.twins[7] == 1
+    low, high = Shape(schema=schema, kind=kind).hull(choice.sketches[0].matrix, forget, choice.radius)
+    assert (low == np.array(choice.low)).all()
+    assert (high == np.array(choice.high)).all()
 
 
 def test_a_sketch_that_confuses_a_retained_record_is_no_choice():
-    # All sums are equal, all records differ: only the identity tells them apart.
+    # All sums are equal, all records differ: only the identity tells them apart, whatever the level says.
     schema = InputSchema.uniform((4, 4), scale=1.0, low=0, high=4)
     forget, retain = np.zeros((1, 16), dtype=int), np.zeros((1, 16), dtype=int)
     forget[0, 0] = retain[0, 1] = 4
-    choice = sketch.choose(schema, forget, retain, np.zeros(1, int), wanted=0, ceiling=64)
-    assert (choice.name, choice.twins, choice.radius.tolist()) == ("identity", 0, [3])
+    choice = sketch.choose(search(schema, wanted=0, level=1.0), forget, retain, np.zeros(1, int), known(retain))
+    assert (choice.sketches[0].name, choice.twins.tolist(), choice.radius.tolist()) == ("identity", [0], [3])
 
 
-def test_the_least_telling_matrix_that_is_enough():
+def test_a_finer_matrix_has_to_be_worth_it_and_within_the_level():
     random = np.random.default_rng(0)
     schema = InputSchema.uniform((8, 8), scale=255.0, low=0, high=255)
-    values = random.integers(0, 256, (60, 64))
+    values = random.integers(0, 256, (300, 64))
     stages = []
-    choice = sketch.choose(
-        schema, values[:10], values[10:], np.arange(10), wanted=1, ceiling=64,
-        progress=lambda stage, share: stages.append(stage),
-    )  # fmt: skip
-    assert choice.name == "block sums 4x4"
-    assert stages == ["block sums 4x4"]
-    assert choice.matrix.shape == (4, 64)
-    assert (choice.matrix.sum(axis=1) == 16).all()
-    finer = sketch.choose(schema, values[:10], values[10:], np.arange(10), wanted=64, ceiling=64)
-    assert finer.matrix.shape[0] > 4
-    assert np.median(finer.radius) > np.median(choice.radius)
+    found = {
+        level: sketch.choose(
+            search(schema, wanted=1, level=level), values[:10], values[10:], np.arange(10), known(values[10:]),
+            progress=lambda stage, share: stages.append(stage),
+        )
+        for level in (0.0, 2.0)
+    }  # fmt: skip
+    assert found[2.0].sketches[0].name == "block sums 4x4"
+    assert found[0.0].sketches[0].name in ("block sums 3x3", "block sums 2x2")
+    assert np.median(found[0.0].radius) > np.median(found[2.0].radius)
+    assert found[0.0].sketches[0].shown < found[2.0].sketches[0].shown
+    assert "block sums 4x4" in stages
+    assert (found[2.0].sketches[0].matrix.sum(axis=1) == 16).all()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_record_that_falls_short_gets_a_finer_matrix(parts):
+    # Under sums of 4x4 the first record looks almost like a retained one; under sums of 2x2 it is far from all.
+    schema = InputSchema.uniform((8, 8), scale=255.0, low=0, high=255)
+    random = np.random.default_rng(3)
+    blocks = random.integers(20, 236, (80, 2, 2)).repeat(4, axis=1).repeat(4, axis=2)
+    values = blocks.reshape(80, 64) + random.integers(-3, 4, (80, 64))
+    forget, retain = values[:60].reshape(-1, 8, 8).copy(), values[60:].reshape(-1, 8, 8).copy()
+    retain[0] = forget[0]
+    retain[0, 0, 0], retain[0, 2, 2] = 250, 0
+    forget[0, 0, 0], forget[0, 2, 2] = 0, 250
+    forget, retain = forget.reshape(-1, 64), retain.reshape(-1, 64)
+    wish = search(schema, wanted=8, ceiling=9, parts=parts)
+    choice = sketch.choose(wish, forget, retain, np.arange(60) // 59, known(retain))
+    assert choice.radius.min() >= 8
+    assert choice.sketches[0].name != "block sums 4x4"
+    assert len(choice.sketches) == parts
+    if parts == 1:
+        return
+    assert choice.sketches[1].name == "block sums 4x4"
+    assert choice.sketch_of[0] == 0
+    assert choice.sketch_of.sum() >= 54
+    fine = choice.sketches[0].matrix
+    low, high = sketch.boxes(fine, schema, forget, choice.radius)
+    assert (low[0] == choice.low[0]).all()
+    # Seen through the finer matrix, nobody else's region meets the first record's box.
+    rest = choice.sketch_of == 1
+    assert ((low[rest] > high[0]) | (high[rest] < low[0])).any(axis=1).all()
+
+
+def test_twins_are_counted():
+    random = np.random.default_rng(0)
+    values = random.integers(0, 2, (50, 6))
+    wanted = [int((values[5:] == one).all(axis=1).sum()) for one in values[:5]]
+    assert sum(wanted) > 0
+    assert sketch.count_twins(values[:5], values[5:].astype(np.float32)).tolist() == wanted
+    assert sketch.count_twins(values[:5], values[:0]).tolist() == [0] * 5
+
+
+def test_what_is_held_fixed_gets_codes():
+    schema = table(2, 2, [3], high=9)
+    rows = sketch.codes(schema, np.flatnonzero(np.array(schema.kind) != "grid"))
+    assert (rows[:, np.array(schema.kind) == "grid"] == 0).all()
+    assert (rows[:, np.array(schema.kind) != "grid"] > 0).all()
+    assert sketch.is_exact(rows, schema)
+    assert np.array_equal(rows, sketch.codes(schema, np.flatnonzero(np.array(schema.kind) != "grid")))
+    names = [name for name, _ in sketch.candidates(Shape(schema=schema, kind="steps"), np.zeros((9, 7), int))]
+    assert names == ["numeric columns and codes", "identity"]
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (8, 8)])
@@ -214,7 +212,7 @@ def test_principal_directions_are_integers_and_repeatable():
 
 def test_only_exact_matrices_are_candidates():
     wide = InputSchema.uniform((8, 8), scale=1.0, low=0, high=1 << 21)
-    names = [name for name, _ in sketch.candidates(wide, np.zeros((3, 64), int))]
+    names = [name for name, _ in sketch.candidates(Shape(schema=wide, kind=LINF), np.zeros((3, 64), int))]
     assert "block sums 4x4" not in names
     assert names[-1] == "identity"
     assert sketch.is_exact(np.ones((1, 64), int), InputSchema.uniform((64,), scale=1.0, low=0, high=(1 << 18) - 1))
@@ -222,7 +220,22 @@ def test_only_exact_matrices_are_candidates():
 
 
 def test_no_exact_matrix_is_a_readable_error(monkeypatch):
-    monkeypatch.setattr(sketch, "candidates", lambda schema, values: [])
+    monkeypatch.setattr(sketch, "candidates", lambda shape, values: [])
     schema = InputSchema.uniform((3,), scale=1.0, low=0, high=4)
+    nothing = np.zeros((1, 3), int)
     with pytest.raises(OwnerError, match="exact"):
-        sketch.choose(schema, np.zeros((1, 3), int), np.ones((1, 3), int), np.zeros(1, int), wanted=1, ceiling=4)
+        sketch.choose(search(schema), nothing, nothing + 1, np.zeros(1, int), known(nothing))
+
+
+def test_rebuilding_is_easier_from_finer_sketches_and_unknown_without_records():
+    random = np.random.default_rng(0)
+    schema = InputSchema.uniform((8, 8), scale=255.0, low=0, high=255)
+    shape = Shape(schema=schema, kind=LINF)
+    # Records with neighbours alike, so that sums tell something.
+    coarse = random.integers(0, 256, (400, 4, 4)).repeat(2, axis=1).repeat(2, axis=2)
+    values = np.clip(coarse + random.integers(-20, 21, coarse.shape), 0, 255).reshape(400, 64)
+    sample = Sample.of(values, random.integers(0, 3, 400))
+    errors = [rebuilding_error(shape, sketch.block_sums((8, 8), size), sample, 4) for size in (4, 2)]
+    assert errors[1] < 0.1 < errors[0] < 1.1
+    assert rebuilding_error(shape, np.eye(64, dtype=np.int32), sample, 0) < 0.01
+    assert rebuilding_error(shape, np.eye(64, dtype=np.int32), known(values[:9]), 0) == 1.0

@@ -15,8 +15,9 @@ from tests.protocol.test_records import rfc6962
 decimals = st.decimals(0, 1000, places=4).map(format_decimal)
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False).map(np.float32)
 classes = st.integers(0, 1 << 20)
-regions = st.builds(
-    Region, norm=st.sampled_from(["linf", "hamming"]), radius=st.integers(0, 10**10 - 1), radius_data=decimals
+whole = st.integers(0, 10**10 - 1)
+regions = st.builds(Region, norm=st.sampled_from(["linf", "hamming"]), radius=whole, radius_data=decimals) | st.builds(
+    Region, norm=st.just("hamming"), radius=whole, radius_data=decimals, steps=whole
 )
 redirections = st.builds(
     Redirection,
@@ -27,6 +28,7 @@ redirections = st.builds(
     property=st.builds(Argmax, klass=classes, margin=decimals)
     | st.lists(floats, min_size=1, max_size=4).map(np.array).map(claims.logits_property),
     target=st.sampled_from(["match", "misclassify", "relabel"]),
+    twins=st.just(0) | st.integers(1, claims.MAX_CLAIMS),
 )
 any_claim = (
     redirections
@@ -129,6 +131,12 @@ REGION = json.loads(LINE)["region"]
         {"region": {**REGION, "radiusData": "-0.5"}},
         {"region": {**REGION, "radiusData": "1e9999"}},
         {"region": {**REGION, "centre": "x"}},
+        {"region": {**REGION, "steps": "1"}},
+        {"region": {**REGION, "norm": "hamming", "unit": "flip", "steps": "0"}},
+        {"region": {**REGION, "norm": "hamming", "unit": "flip", "steps": 1}},
+        {"twins": 0},
+        {"twins": -1},
+        {"twins": "1"},
     ],
 )
 def test_refused(changes):
@@ -149,6 +157,16 @@ def test_refused(changes):
 def test_second_spellings(changes):
     with pytest.raises(NonCanonical):
         claims.parse_claim(edited(**changes))
+
+
+def test_flips_beside_steps_and_twins():
+    region = {"norm": "hamming", "radius": "0", "unit": "flip", "radiusData": "0.49", "steps": "3"}
+    claim = claims.parse_claim(edited(region=region, twins=2))
+    assert claim.region == Region(norm="hamming", radius=0, radius_data="0.49", steps=3)
+    assert claim.twins == 2
+    assert claims.parse_claim(LINE).twins == 0
+    with pytest.raises(Schema, match="steps beside"):
+        Region(norm="linf", radius=1, radius_data="0", steps=1)
 
 
 def test_other_kinds():

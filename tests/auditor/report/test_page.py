@@ -336,7 +336,7 @@ def test_table_rows_of_any_length():
 
 
 def test_pictures_only_some():
-    for name in ("roc", "control", "base", "scores", "outputs", "persistence", "radii"):
+    for name in ("roc", "control", "base", "scores", "outputs", "persistence", "radii", "frontier"):
         some = Pictures(**{name: getattr(pictures(), name)})
         page = Page(render(replace(bare(), pictures=some)))
         assert page.all("svg", role="img"), name

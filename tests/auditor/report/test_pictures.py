@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from auditor.report import bars, curves, figures, svg
-from auditor.view import PersistencePoint, Pictures, RecordOutput, RocCurve
+from auditor.view import FrontierPoint, PersistencePoint, Pictures, RecordOutput, RocCurve
 from tests.auditor.report.views import hostile, pictures
 
 NUMBER = r"-?[0-9]+(\.[0-9])?"
@@ -140,6 +140,26 @@ def test_radii_bars():
     assert "2 have radius 0" in root.findtext("desc")
     assert "Certified radius (flips)" in [e.text for e in root.iter("text")]
     assert any("to a bar" in (e.text or "") for e in parse(bars.radii("r", [0, 100], "steps")).iter("text"))
+
+
+def way(**changes):
+    known = {"name": "patch", "radius": 6.0, "noise": 0.5, "augmented": 0.25, "rebuilt": 0.4, "identified": 1.0,
+             "candidates": 10, "bytes_per_record": 9.0}  # fmt: skip
+    return FrontierPoint(**(known | changes))
+
+
+def test_frontier():
+    points = [way(), way(name="deny-list", noise=0.0), way(name="region", augmented=None, rebuilt=7.0)]
+    root = parse(bars.frontier("f", points, "steps"))
+    patch = [float(e.get("height")) for e in named(root, "fill patched", "rect")[1:]]
+    assert patch[3] == pytest.approx(2 * patch[0], abs=0.2)
+    assert patch[0] == pytest.approx(2 * patch[1], abs=0.2)
+    region = [float(e.get("height")) for e in named(root, "hollow base", "rect")[1:]]
+    assert len(region) == 3  # shifts were not measured
+    assert region[1] == patch[3]  # cut at 1
+    assert "region: median radius 6 steps, noise 50" in root.findtext("desc")
+    assert "shifts not measured" in root.findtext("desc")
+    assert bars.frontier("f", points, "steps") == bars.frontier("f", points, "steps")
 
 
 def record(before, after, label=0):

@@ -5,6 +5,7 @@ import numpy as np
 from auditor.view import (
     CheckResult,
     Finding,
+    FrontierPoint,
     PersistencePoint,
     Pictures,
     RecordOutput,
@@ -74,6 +75,38 @@ def pictures(*, members=100, strangers=1000, seed=0, shift=0.9):
             for d, s in zip(distances, shares, strict=True)
         ),
         radii=tuple(int(r) for r in np.clip(random.poisson(6, members), 0, 14)),
+        frontier=(
+            FrontierPoint(
+                name="this patch",
+                radius=6.0,
+                noise=0.98,
+                augmented=0.02,
+                rebuilt=0.44,
+                identified=1.0,
+                candidates=1797,
+                bytes_per_record=224.0,
+            ),
+            FrontierPoint(
+                name="exact-match deny-list",
+                radius=0.0,
+                noise=0.0,
+                augmented=0.0,
+                rebuilt=1.0,
+                identified=1.0,
+                candidates=1797,
+                bytes_per_record=32.0,
+            ),
+            FrontierPoint(
+                name="linear region",
+                radius=0.03,
+                noise=0.0,
+                augmented=None,
+                rebuilt=None,
+                identified=None,
+                candidates=1797,
+                bytes_per_record=79_000.0,
+            ),
+        ),
         tables={
             "Membership: every attack": (
                 ("Attack", "AUC", "95 % interval", "Control", "Base", "TPR at 1 % FPR"),
@@ -205,6 +238,11 @@ def hostile():
             ),
             persistence=(PersistencePoint(distance=3, share=float("nan"), low=0.0, high=1.0),),
             radii=(0, 2**40),
+            frontier=tuple(
+                FrontierPoint(name=value, radius=float("nan"), noise=float("inf"), augmented=-1.0, rebuilt=1e308,
+                              identified=None, candidates=0, bytes_per_record=float("nan"))
+                for value in text
+            ),
             tables={value: ((value, value), ((value,), (value, value, value))) for value in text},
             unit=HOSTILE[0],
         ),

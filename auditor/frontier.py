@@ -1,0 +1,186 @@
+"""What a patch buys and what it tells, beside two things that anybody could do instead.
+
+Measures, on the opened records: certified radius; how many noisy and shifted versions of a record are still
+redirected; how well the record is rebuilt from the patch; how surely it is picked out among other records by running
+the patch (inherent: a gate that fires on a record confirms it); bytes. The same for an exact-match deny-list of
+digests (radius 0), and for the linear region of the base around each record, on which earlier patches live.
+
+Proves nothing; what is certified is the redirection check's to say. Noise and shifts are the auditor's own draws.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from auditor import flips
+from auditor.evidence import Evidence, moved
+from auditor.linear_region import Regions
+from auditor.view import FrontierPoint
+from protocol.errors import AuditorError
+from protocol.model.schema import InputSchema
+
+_RECORDS = 200
+_NOISY = 8
+_SPREAD = 0.02
+"""Standard deviation of the noise, as a share of a column's range; and share of columns that flip."""
+_WORK = 2e8
+_DIGEST = 32
+
+
+def noisy(
+    schema: InputSchema, values: Int[np.ndarray, "record feature"], random: np.random.Generator
+) -> Int[np.ndarray, "record feature"]:
+    """Records with rounded Gaussian noise on numeric columns, and two in a hundred of the others flipped."""
+    numeric = np.array([kind == "grid" for kind in schema.kind])
+    noise = random.normal(0.0, _SPREAD, values.shape) * (schema.high - schema.low) * numeric
+    points = np.clip(values + np.rint(noise).astype(np.int64), schema.low, schema.high)
+    return flips.flipped(schema, points, random.binomial(len(flips.units(schema)), _SPREAD, len(values)), random)
+
+
+def picture(schema: InputSchema) -> tuple[int, int, int] | None:
+    """Channels, height and width, where records are pictures (a flattened square of equal columns counts as one)."""
+    if len(schema.shape) == 3:
+        return schema.shape[0], schema.shape[1], schema.shape[2]
+    if len(schema.shape) == 2:
+        return 1, schema.shape[0], schema.shape[1]
+    side = round(schema.features**0.5)
+    alike = (schema.scale == schema.scale[0]).all() and set(schema.kind) == {"grid"}
+    return (1, side, side) if alike and side * side == schema.features and side >= 6 else None
+
+
+def shifted(
+    schema: InputSchema, values: Int[np.ndarray, "record feature"]
+) -> Int[np.ndarray, "version feature"] | None:
+    """Pictures moved by one pixel in each of four directions, the edge repeated; None where there are no pictures."""
+    shape = picture(schema)
+    if shape is None:
+        return None
+    images = values.reshape(len(values), *shape)
+    height, width = np.arange(shape[1]), np.arange(shape[2])
+    versions = [
+        images[:, :, np.clip(height + down, 0, shape[1] - 1)][:, :, :, np.clip(width + right, 0, shape[2] - 1)]
+        for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1))
+    ]
+    return np.concatenate(versions).reshape(-1, schema.features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """Some records with their noisy and shifted versions, each list `[version, record, feature]`."""
+
+    values: Int[np.ndarray, "record feature"]
+    noise: Int[np.ndarray, "version record feature"]
+    shifts: Int[np.ndarray, "version record feature"] | None
+
+
+def _draw(evidence: Evidence) -> _Drawn:
+    schema = evidence.case.schema
+    assert schema is not None
+    random = evidence.generator("frontier")
+    values = evidence.claimed_records[0]
+    values = values[np.unique(np.linspace(0, len(values) - 1, min(_RECORDS, len(values))).astype(np.int64))]
+    moved_ = shifted(schema, values)
+    return _Drawn(
+        values=values,
+        noise=np.stack([noisy(schema, values, random) for _ in range(_NOISY)]),
+        shifts=None if moved_ is None else moved_.reshape(-1, *values.shape),
+    )
+
+
+def _same_output(evidence: Evidence, drawn: _Drawn, versions: np.ndarray) -> float:
+    wanted = evidence.run(drawn.values)[1]
+    after = evidence.run(versions.reshape(-1, drawn.values.shape[1]))[1].reshape(len(versions), *wanted.shape)
+    return float((after == wanted).all(axis=2).mean())
+
+
+def _unit(evidence: Evidence) -> str:
+    schema = evidence.case.schema
+    return "flips" if schema is not None and flips.categorical(schema) else "steps"
+
+
+def _identified(evidence: Evidence) -> tuple[float | None, int]:
+    # Whoever runs base and patch on candidates sees which outputs differ.
+    values = evidence.claimed_records[0]
+    hits = moved(*evidence.run(values))
+    others = sum(len(labels) for _, labels, _, _ in evidence.others.values())
+    return float(hits.mean()), others + len(values)
+
+
+def measure(evidence: Evidence, rebuilt: float | None = None) -> FrontierPoint:
+    """The issued patch.
+
+    Args:
+        evidence: with opened records and a model that can be run.
+        rebuilt: what the disclosure check found, relative to guessing.
+    """
+    drawn = _draw(evidence)
+    claims = evidence.claimed_records[2]
+    steps = _unit(evidence) == "steps"
+    radii = [c.region.steps if c.region.norm == "hamming" and steps else c.region.radius for c in claims]
+    identified, candidates = _identified(evidence)
+    return FrontierPoint(
+        name="this patch",
+        radius=float(np.median(radii)),
+        noise=_same_output(evidence, drawn, drawn.noise),
+        augmented=None if drawn.shifts is None else _same_output(evidence, drawn, drawn.shifts),
+        rebuilt=rebuilt,
+        identified=identified,
+        candidates=candidates,
+        bytes_per_record=evidence.case.patch_bytes / max(1, len(claims)),
+    )
+
+
+def _deny_list(drawn: _Drawn, candidates: int) -> FrontierPoint:
+    def equal(versions: np.ndarray) -> float:
+        return float((versions == drawn.values).all(axis=2).mean())
+
+    return FrontierPoint(
+        name="exact-match deny-list", radius=0.0, noise=equal(drawn.noise),
+        augmented=None if drawn.shifts is None else equal(drawn.shifts), rebuilt=1.0, identified=1.0,
+        candidates=candidates, bytes_per_record=float(_DIGEST),
+    )  # fmt: skip
+
+
+def _linear(evidence: Evidence, drawn: _Drawn, candidates: int) -> FrontierPoint | None:
+    case = evidence.case
+    assert case.base is not None
+    assert case.schema is not None
+    try:
+        regions = Regions.of(case.base)
+        count = int(np.clip(_WORK / (case.schema.features * regions.plan.largest), 2, 64))
+        chosen = np.unique(np.linspace(0, len(drawn.values) - 1, min(count, len(drawn.values))).astype(np.int64))
+        values = drawn.values[chosen]
+        radii = regions.ball(case.schema, values)
+    except AuditorError:
+        return None
+    schema = case.schema
+
+    def pattern(points: np.ndarray) -> Bool[np.ndarray, "record bit"]:
+        return regions.pattern(schema.dequantise(points).reshape(len(points), -1))
+
+    own = pattern(values)
+
+    def inside(versions: np.ndarray) -> float:
+        return float(np.mean([(pattern(points[chosen]) == own).all(axis=1).mean() for points in versions]))
+
+    halves = own.shape[1]
+    return FrontierPoint(
+        name="linear region", radius=float(np.median(radii)), noise=inside(drawn.noise),
+        augmented=None if drawn.shifts is None else inside(drawn.shifts), rebuilt=None, identified=None,
+        candidates=candidates, bytes_per_record=4.0 * halves * (schema.features + 1),
+    )  # fmt: skip
+
+
+def frontier(evidence: Evidence, rebuilt: float | None) -> tuple[FrontierPoint, ...]:
+    """The issued patch, the deny-list and the linear region, on the same draws; empty where nothing was opened.
+
+    Args:
+        evidence: what the checks look at.
+        rebuilt: what the disclosure check found, relative to guessing.
+    """
+    if not evidence.runnable or not len(evidence.claimed_records[2]) or evidence.case.schema is None:
+        return ()
+    drawn, own = _draw(evidence), measure(evidence, rebuilt)
+    linear = _linear(evidence, drawn, own.candidates)
+    return (own, _deny_list(drawn, own.candidates), *(() if linear is None else (linear,)))
