@@ -70,7 +70,7 @@ def check(evidence: Evidence) -> CheckResult:
             check="disclosure", verdict="CONSISTENT", summary="The patch stores nothing about any single record."
         )
     values, labels, claims = evidence.claimed_records
-    usable = [n for n, claim in enumerate(claims) if claim.item < len(patch.row_of_item)]
+    usable = [n for n, claim in enumerate(claims) if claim.item is not None and claim.item < len(patch.row_of_item)]
     if len(usable) > _LARGEST:
         usable = sorted(evidence.generator("disclosure-sample").choice(usable, _LARGEST, replace=False).tolist())
     if evidence.reference is None or not usable:
