@@ -148,6 +148,10 @@ def satisfies(row: Float32[np.ndarray, " class"], matrix: Sequence[Sequence[str]
         raise AuditorError("a linear property needs one coefficient per class and one bound per line")
     values = [_rational(value) for value in row.tolist()]
     return all(
-        sum((Fraction(float(parse_float32(weight))) * value for weight, value in zip(line, values, strict=True)), Fraction(0)) >= exact(right)
+        sum(
+            (Fraction(float(parse_float32(weight))) * value for weight, value in zip(line, values, strict=True)),
+            Fraction(0),
+        )
+        >= exact(right)
         for line, right in zip(matrix, bound, strict=True)
     )

@@ -212,7 +212,10 @@ def test_a_linear_property_has_at_most_so_many_rows():
     with pytest.raises(TooLarge):
         claims.parse_claim(lines(claims.MAX_ROWS + 1))
     wide = ["1"] * 10_000
-    assert len(claims.parse_claim(edited(UNGATED, property={"linear": [wide], "atLeast": ["0"]})).property.rows[0]) == 10_000
+    assert (
+        len(claims.parse_claim(edited(UNGATED, property={"linear": [wide], "atLeast": ["0"]})).property.rows[0])
+        == 10_000
+    )
     with pytest.raises(TooLarge):
         claims.parse_claim(edited(UNGATED, property={"linear": [[*wide, "1"]], "atLeast": ["0"]}))
 
