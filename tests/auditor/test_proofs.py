@@ -141,16 +141,27 @@ def samples_case():
 
 
 def test_flips():
-    """No flip is the record's own cell; one flip or more may be anywhere in the box."""
-    schema = samples.grid_schema((6,), scale=1.0, offset=0.0, low=0, high=1)
-    grid = np.zeros((1, 6), np.int64)
-    label = Program(GRAPH)(schema.dequantise(grid)).argmax(axis=1)
+    """No flip is the record's own cell; with one flip or more a column may be anywhere in its range."""
+    grid, outputs = cases()
+    best = int(margin_radius(GRAPH, SCHEMA, grid, outputs.argmax(axis=1), margin=1e-4).argmax())
+    grid, label = grid[best : best + 1], outputs[best : best + 1].argmax(axis=1)
     flips = [Region(norm="hamming", radius=r, radius_data="0") for r in (0, 1, 5)]
-    found = [proofs.prove(GRAPH, schema, grid, [one], margins(label, "0.001"))[0] for one in flips]
-    whole = proofs.prove(GRAPH, schema, grid, [linf(1)], margins(label, "0.001"))[0]
-    nothing = Linear(rows=(("1", "0", "0"),), least=("-1000000",))
-    assert found[1].proven == found[2].proven == whole.proven
-    assert proofs.prove(GRAPH, schema, grid, flips[2:], [nothing])[0] == proofs.Proof(proven=True, radius=5)
+    steps = [linf(0), linf(1), linf(120)]
+    for wanted in (margins(label), [Linear(rows=(("1", "0", "0"),), least=("-1000000",))]):
+        by_flips, by_steps = (
+            [proofs.prove(GRAPH, SCHEMA, grid, [r], wanted)[0] for r in kind] for kind in (flips, steps)
+        )
+        assert by_flips[0] == by_steps[0]
+        assert by_flips[1].proven == by_flips[2].proven == by_steps[2].proven
+        assert by_steps[1].proven
+    assert by_flips[2] == proofs.Proof(proven=True, radius=5)
+
+
+@given(st.fractions() | st.decimals(allow_nan=False, allow_infinity=False).map(Fraction))
+def test_bounds_are_rounded_away_from_what_would_help(value):
+    found = proofs._not_below(value)
+    assert found == np.inf or Fraction(found) >= value
+    assert np.isinf(found) or Fraction(np.nextafter(found, -np.inf)) <= value or value < -(2**1023)
 
 
 def test_effort_shrinks_with_the_number_of_claims_and_ends_in_leaving_them_out():
