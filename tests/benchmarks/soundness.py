@@ -1,6 +1,6 @@
 """A search for unsound certificates: points of certified regions on which an execution breaks the claim.
 
-    python -m tests.benchmarks.soundness [--data MNIST.npz] [--points 1200000] [--seed 1] [--out SOUNDNESS.md]
+    python -m tests.benchmarks.soundness [--data MNIST.npz] [--points 1200000] [--seed 1] [--state F] [--out F]
 
 Certificates: redirection claims that the owner's own program signed (`prune-owner commit`, `request`, `unlearn`), and
 claims on the same data's models, without a patch, that the auditor proves by bounds (`auditor.proofs`), with the
@@ -21,6 +21,7 @@ proof makes, which `test_soundness.py` shows by planting some.
 """
 
 import argparse
+import json
 import os
 import platform
 import tempfile
@@ -294,7 +295,7 @@ def signed(parts: Parts, kind: str, root: Path, *, epochs: int, forget: int, nam
     )
     common = ("--key", world.key("owner"), "--log", world.owner_log, "--now", format_time(START + 600))
     must("prune-owner", "commit", "--model", root / "base.onnx", "--data", root / "train.npz", "--recipe",
-         root / "recipe.json", *common, "--out", root / "commitment", "--seed", 1)  # fmt: skip
+         root / "recipe.json", *common, "--out", root / "commitment", "--seed", 1, "--folds", 3)  # fmt: skip
     listed = np.sort(np.random.default_rng(1).choice(len(parts.X_train), forget, replace=False))
     must("prune-owner", "request", "--commitment", root / "commitment", "--records",
          ",".join(str(int(n)) for n in listed), *common, "--out", root / "request.json")  # fmt: skip
@@ -537,36 +538,89 @@ def table(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def everything(data: Path | None, count: int, seed: int, say: Callable[[str], None]) -> list[Row]:
-    """All targets, `count` points altogether."""
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        sets = [("digits", digits(), 15, ("mlp", "conv"))]
-        if data is not None:
-            sets.append((data.stem, from_file(data), 5, ("mlp",)))
-        share = count // (2 * len(sets) + 2)
-        for name, parts, epochs, kinds in sets:
-            for kind in kinds:
-                place = root / f"{name}-{kind}"
-                place.mkdir()
-                target = signed(
-                    parts, kind, place, epochs=epochs, forget=100, name=f"{name}, {kind}: signed sketch claims"
-                )
-                found.append(search(target, share, seed, say))
-                if kind != "mlp":
-                    continue
-                base = profile.parse((place / "base.onnx").read_bytes())
-                grid = target.centres
-                plain = proven(
-                    base, target.schema, grid, name=f"{name}, {kind}: margins proven by bounds", ceiling=16, seed=seed
-                )
-                assert plain is not None
-                found.append(search(plain, share, seed, say))
-        small = fooling(seed, 60)
-        rows_ = [search(one, share // len(small), seed + n) for n, one in enumerate(small)]
-        found.append(together(rows_, f"{len(small)} networks built to fool: margins proven by bounds"))
-    return found
+SHARES = {"mlp": (0.32, 0.32), "conv": (0.06, 0.0), "data": (0.07, 0.07), "fooling": 0.16}
+"""Of all points, for signed and for proven claims; what runs faster is searched more."""
+
+
+@dataclass(kw_only=True)
+class Study:
+    """Rows that are done, and where they are kept, so that an interrupted search goes on."""
+
+    points: int
+    seed: int
+    state: Path | None
+    say: Callable[[str], None]
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def read(self) -> None:
+        """Take finished rows of the same settings from the state file."""
+        if self.state is None or not self.state.exists():
+            return
+        for line in self.state.read_text(encoding="utf-8").splitlines():
+            value = json.loads(line)
+            if (value.pop("settings")) == [self.points, self.seed]:
+                value |= {
+                    "kinds": Counter(value["kinds"]),
+                    "sizes": set(value["sizes"]),
+                    "radii": tuple(value["radii"]),
+                }
+                self.rows[value["name"]] = Row(**value)
+
+    def done(self, row: Row) -> None:
+        """Keep a row."""
+        self.rows[row.name] = row
+        if self.state is not None:
+            value = {**vars(row), "sizes": sorted(row.sizes), "settings": [self.points, self.seed]}
+            with self.state.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(value) + "\n")
+
+    def data(self, name: str, parts: Parts, kind: str, *, epochs: int, shares: tuple[float, float]) -> None:
+        """Signed and proven claims on one data set and model."""
+        self.read()  # another process may have gone on
+        names = f"{name}, {kind}: signed sketch claims", f"{name}, {kind}: margins proven by bounds"
+        if all(one in self.rows or not share for one, share in zip(names, shares, strict=True)):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            target = signed(parts, kind, Path(folder), epochs=epochs, forget=100, name=names[0])
+            base = profile.parse((Path(folder) / "base.onnx").read_bytes())
+        if names[0] not in self.rows:
+            self.done(search(target, int(shares[0] * self.points), self.seed, self.say))
+        if shares[1] and names[1] not in self.rows:
+            plain = proven(base, target.schema, target.centres, name=names[1], ceiling=16, seed=self.seed)
+            assert plain is not None
+            self.done(search(plain, int(shares[1] * self.points), self.seed, self.say))
+
+    def fooling(self, count: int) -> None:
+        """Networks that were built to fool verifiers."""
+        self.read()
+        name = f"{count} networks built to fool: margins proven by bounds"
+        if name not in self.rows:
+            each = int(SHARES["fooling"] * self.points) // count
+            found = [search(one, each, self.seed + n) for n, one in enumerate(fooling(self.seed, count))]
+            self.done(together(found, name))
+
+    def report(self) -> str:
+        """The file of results."""
+        found = [self.rows[name] for name in sorted(self.rows)]
+        total, bad = sum(row.points for row in found), sum(len(row.violations) for row in found)
+        return "\n".join(
+            [
+                "# Search for unsound certificates",
+                "",
+                f"`make soundness`, seed {self.seed}: {total:,} points of certified regions, "
+                f"{sum(row.executions + row.one_by_one for row in found):,} executions, **{bad} violations**. What is",
+                "searched and how: `tests/benchmarks/soundness.py`.",
+                "",
+                table(found),
+                "",
+                f"{platform.machine()}, {os.cpu_count()} cores (shared), Python {platform.python_version()}, numpy "
+                f"{np.__version__}, torch {torch.__version__}, onnxruntime",
+                f"{onnxruntime.__version__}. Executions: onnxruntime with and without graph optimisation, and both "
+                'interpreters, each on every point. "Least lead left": by',
+                'how much the closest output kept its claim, in logits ("equal" for claims of equality).',
+                "",
+            ]
+        )
 
 
 def main() -> None:
@@ -575,31 +629,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--points", type=int, default=1_200_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--state", type=Path)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    started = time.monotonic()
-    found = everything(chosen.data, chosen.points, chosen.seed, lambda text: print(text, flush=True))
-    total, bad = sum(row.points for row in found), sum(len(row.violations) for row in found)
-    text = "\n".join(
-        [
-            "# Search for unsound certificates",
-            "",
-            f"`make soundness`, seed {chosen.seed}: {total:,} points of certified regions, {bad} violations, in "
-            f"{time.monotonic() - started:.0f} s. What is searched and how: `tests/benchmarks/soundness.py`.",
-            "",
-            table(found),
-            "",
-            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, "
-            f'torch {torch.__version__}, onnxruntime {onnxruntime.__version__}. "Least lead left": by how much the '
-            'closest output kept its claim, in logits ("equal" for claims of equality).',
-            "",
-        ]
-    )
+    study = Study(points=chosen.points, seed=chosen.seed, state=chosen.state, say=lambda text: print(text, flush=True))
+    if chosen.data is not None:
+        study.data(chosen.data.stem, from_file(chosen.data), "mlp", epochs=5, shares=SHARES["data"])
+    for kind in ("mlp", "conv"):
+        study.data("digits", digits(), kind, epochs=15, shares=SHARES[kind])
+    study.fooling(60)
+    text = study.report()
     print(text)
-    for row in found:
-        for violation in row.violations[:5]:
-            print(f"VIOLATION {row.name}: {violation}")
+    bad = [f"{row.name}: {violation}" for row in study.rows.values() for violation in row.violations[:5]]
+    print("\n".join(f"VIOLATION {one}" for one in bad))
     if chosen.out is not None:
         chosen.out.write_text(text, encoding="utf-8")
     if bad:

@@ -98,8 +98,20 @@ def test_leads_and_violations_agree():
     assert soundness.broken(Argmax(klass=1, margin="1"), np.array([np.nan, 1], np.float32))
 
 
-def test_the_table(small):
-    rows = [soundness.search(small[0], 300, 1)]
-    text = soundness.table([soundness.together(rows, "all")])
-    assert text.splitlines()[2].endswith("| 0 |")
+def test_a_study_keeps_its_rows_and_reports_them(small, tmp_path, monkeypatch):
+    state = tmp_path / "rows.jsonl"
+    study = soundness.Study(points=2000, seed=1, state=state, say=lambda _: None)
+    study.done(soundness.together([soundness.search(small[0], 300, 1)], "all"))
+    study.fooling(2)
+    again = soundness.Study(points=2000, seed=1, state=state, say=lambda _: None)
+    monkeypatch.setattr(soundness, "search", None)
+    again.fooling(2)
+    assert again.rows == study.rows
+    text = again.report()
+    assert text == study.report()
+    assert "**0 violations**" in text
+    assert text.count("| 0 |\n") == 2
     assert "Points by attack: record" in text
+    other = soundness.Study(points=2000, seed=2, state=state, say=lambda _: None)
+    other.read()
+    assert other.rows == {}
