@@ -5,7 +5,7 @@ READY := .venv/.ready
 DATA ?=
 MODEL ?= mlp
 
-.PHONY: setup demo test check coverage bench clean
+.PHONY: setup demo test check coverage bench soundness marabou clean
 
 setup: $(READY)
 
@@ -28,6 +28,18 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) marabou || echo "Marabou could not be installed (it needs Python 3.8 to 3.12); its cross-check skips"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cross/test_marabou.py
+
+# Somebody else's verifier, in an environment of its own: it wants its own versions, and nothing here imports it.
+marabou: .venv-marabou/.ready
+
+.venv-marabou/.ready: .ci/marabou.txt
+	rm -rf .venv-marabou
+	$(PYTHON) -m venv .venv-marabou
+	.venv-marabou/bin/pip install --quiet --disable-pip-version-check --requirement .ci/marabou.txt
+	.venv-marabou/bin/python -W ignore -c "from maraboupy import Marabou; Marabou.read_onnx"
+	@touch $@
 
 # After `make test`: what the tests reached. The goal is 100 % of protocol/ and 95 % of the rest, branches counted.
 coverage: $(READY)
@@ -40,5 +52,9 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
 
+# A search for unsound certificates: over a million points; some ten minutes. With DATA the real MNIST as well.
+soundness: $(READY)
+	$(BIN)/python -m tests.benchmarks.soundness $(if $(DATA),--data $(DATA))
+
 clean:
-	rm -rf demo .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .venv-marabou .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -328,7 +328,9 @@ def _stored(evidence: Evidence) -> list[_Stored] | str:
     if patch is None or all(isinstance(part.gate, AlwaysGate) for part in patch.parts):
         return "the patch stores nothing about any single record"
     values, labels, claims = evidence.claimed_records
-    places = [patch.place(claim.item) if 0 <= claim.item < patch.items else None for claim in claims]
+    places = [
+        patch.place(claim.item) if claim.item is not None and claim.item < patch.items else None for claim in claims
+    ]
     found = []
     for number, part in enumerate(patch.parts):
         usable = np.array([n for n, place in enumerate(places) if place is not None and place.part == number], np.int64)

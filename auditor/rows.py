@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from protocol.encoding import format_decimal, parse_decimal
+from protocol.encoding import format_decimal, parse_decimal, parse_float32
 from protocol.errors import AuditorError
 from protocol.model.patch import Cap
 
@@ -137,17 +137,21 @@ def satisfies(row: Float32[np.ndarray, " class"], matrix: Sequence[Sequence[str]
 
     Args:
         row: finite logits.
-        matrix: decimal coefficients, one line per inequality and one entry per class.
+        matrix: coefficients as float32 texts, one line per inequality and one entry per class.
         bound: decimal right-hand sides.
 
     Raises:
         AuditorError: shapes that do not fit.
-        Schema: a number that is not a decimal in its one spelling.
+        Schema: a number that is not in its one spelling.
     """
     if len(matrix) != len(bound) or any(len(line) != row.size for line in matrix):
         raise AuditorError("a linear property needs one coefficient per class and one bound per line")
     values = [_rational(value) for value in row.tolist()]
     return all(
-        sum((exact(weight) * value for weight, value in zip(line, values, strict=True)), Fraction(0)) >= exact(right)
+        sum(
+            (Fraction(float(parse_float32(weight))) * value for weight, value in zip(line, values, strict=True)),
+            Fraction(0),
+        )
+        >= exact(right)
         for line, right in zip(matrix, bound, strict=True)
     )

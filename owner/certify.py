@@ -5,9 +5,11 @@ the log entry: whoever finds a certificate in the log finds everything that it s
 """
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from owner.compose import compose
 from owner.execute import Program
@@ -17,8 +19,9 @@ from owner.methods.job import Job, Result
 from protocol import claims as claim_lines
 from protocol import envelope as dsse
 from protocol import manifest, openings
-from protocol.claims import ClassRemoval, Logits, Redirection
+from protocol.claims import ClassRemoval, Linear, Logits, Redirection
 from protocol.digests import sha256_hex
+from protocol.encoding import parse_decimal
 from protocol.errors import OwnerError
 from protocol.keys import SigningKey
 from protocol.messages.certificate import Certificate
@@ -83,6 +86,15 @@ def _probes(job: Job, values: np.ndarray, spread: np.ndarray, flips: np.ndarray)
     return np.concatenate([np.clip(p, schema.low, schema.high) for p in points])
 
 
+def _satisfies(row: Float32[np.ndarray, " class"], wanted: Linear) -> bool:
+    # Rational arithmetic: what is signed holds exactly, not up to this program's rounding.
+    if not np.isfinite(row).all() or len(wanted.rows[0]) != len(row):
+        return False
+    values = [Fraction(value) for value in row.tolist()]
+    sums = (sum(Fraction(c) * v for c, v in zip(line, values, strict=True)) for line in wanted.matrix().tolist())
+    return all(total >= Fraction(parse_decimal(least)) for total, least in zip(sums, wanted.least, strict=True))
+
+
 def _check_redirections(job: Job, claims: list[Redirection], program: Program) -> None:
     workspace = job.workspace
     rows = workspace.rows_of(tuple(c.record for c in claims))
@@ -91,6 +103,8 @@ def _check_redirections(job: Job, claims: list[Redirection], program: Program) -
     for claim, found in zip(claims, outputs.transpose(1, 0, 2), strict=True):
         if isinstance(claim.property, Logits):
             holds = bool((found == claim.property.array()).all())
+        elif isinstance(claim.property, Linear):
+            holds = all(_satisfies(row, claim.property) for row in found)
         else:
             own = found[:, claim.property.klass].astype(np.float64)
             lead = own - np.delete(found, claim.property.klass, axis=1).max(axis=1)

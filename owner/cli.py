@@ -488,6 +488,23 @@ def acknowledge(
 
 
 @main.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(0), help="At most so many claims.")
+@_common(out=True, now=False)
+def export(bundle: Path, limit: int, out: Path, as_json: bool, force: bool) -> None:
+    """Write a BUNDLE's patched model, and its claims as VNN-LIB questions with their networks."""
+    from owner.hand_out import hand_out
+
+    done = hand_out(bundle, out=out, limit=limit, force=force)
+    lines = [f"{out}: patched.onnx, and {done.questions} claims as questions (instances.csv)"]
+    if done.without:
+        lines.append(f"{done.without} claims have no form as a question; questions.json says why")
+    if done.left_out:
+        lines.append(f"{done.left_out} more claims were left out; see --limit")
+    _done(as_json, lines, questions=done.questions, without=done.without, left_out=done.left_out)
+
+
+@main.command()
 @click.argument("folder", type=FOLDER)
 @click.option("--log", required=True, type=FOLDER, help="The owner's log.")
 @_common(now=False)

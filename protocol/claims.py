@@ -7,10 +7,10 @@ says what is claimed, never that it holds: that is the auditor's to decide. Sour
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from protocol.canonical import Fields, parse_json, to_bytes
 from protocol.encoding import format_float32, parse_decimal, parse_float32
@@ -21,6 +21,10 @@ MAX_LINE = 256 << 10
 """Bytes of one claim; 10,000 logits fit."""
 MAX_CLAIMS = 1_000_000
 MAX_FILE = 1 << 30
+MAX_ROWS = 1024
+"""Inequalities of one linear property; together with MAX_LINE this bounds what proving it may cost."""
+GATES = ("sketch", "feature", "linear-region", "always", "none")
+Gate = Literal["sketch", "feature", "linear-region", "always", "none"]
 Norm = Literal["linf", "hamming"]
 Target = Literal["match", "misclassify", "relabel"]
 _UNITS: dict[str, str] = {"linf": "step", "hamming": "flip"}
@@ -66,18 +70,40 @@ class Logits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """Every row's combination of the logits is at least its bound: `P f >= q` in real numbers.
+
+    Args:
+        rows: P, float32 texts, one coefficient per class: exact in float64 and in any reader's arithmetic.
+        least: q, decimals, one per row.
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    least: tuple[str, ...]
+
+    def matrix(self) -> Float64[np.ndarray, "row class"]:
+        """P; a float32 number has one value in float64."""
+        return np.array([[float(parse_float32(text)) for text in row] for row in self.rows], dtype=np.float64)
+
+
+Property = Argmax | Logits | Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Redirection:
     """For all inputs of `region` around the record, the patched model's output has `property`.
 
-    `twins` counts the committed records that no request of the certificate lists and that equal this one in every
-    value: no function of the input tells them apart, so they are redirected with it.
+    `item` is the item of the patch that is to fire there; None exactly where `gate` is "none": then nothing
+    says why the property holds, and a reader has to bound the whole model. `twins` counts the committed records
+    that no request of the certificate lists and that equal this one in every value: no function of the input tells
+    them apart, so they are redirected with it.
     """
 
     record: bytes
-    item: int
-    gate: str
+    item: int | None
+    gate: Gate
     region: Region
-    property: Argmax | Logits
+    property: Property
     target: Target
     twins: int = 0
 
@@ -124,8 +150,37 @@ def _region(fields: Fields) -> Region:
         return Region(norm=norm, radius=radius, radius_data=data, steps=steps)  # type: ignore[arg-type]
 
 
-def _property(fields: Fields) -> Argmax | Logits:
+def _texts(values: list[Any], *, longest: int, what: str) -> tuple[str, ...]:
+    if len(values) > longest:
+        raise TooLarge(f"{len(values)} {what}, at most {longest}")
+    if not values:
+        raise Schema(f"no {what}")
+    for value in values:
+        if not isinstance(value, str):
+            raise Schema(f"one of the {what} is not a string")
+    return tuple(values)
+
+
+def _linear(fields: Fields) -> Linear:
+    least = _texts(fields.array("atLeast", longest=MAX_ROWS), longest=MAX_ROWS, what="bounds")
+    for value in least:
+        parse_decimal(value)
+    rows = []
+    for row in fields.array("linear", longest=MAX_ROWS):
+        if not isinstance(row, list):
+            raise Schema("a row of coefficients is not an array")
+        rows.append(_texts(row, longest=10_000, what="coefficients"))
+        for value in rows[-1]:
+            parse_float32(value)
+    if len(rows) != len(least) or any(len(row) != len(rows[0]) for row in rows):
+        raise Schema("a linear property needs one bound per row and rows of one length")
+    return Linear(rows=tuple(rows), least=least)
+
+
+def _property(fields: Fields) -> Property:
     with fields:
+        if fields.has("linear"):
+            return _linear(fields)
         if fields.has("argmax"):
             margin = fields.text("margin")
             if parse_decimal(margin) < 0:
@@ -159,10 +214,11 @@ def parse_claim(line: bytes, *, where: str = "claim") -> Claim:
         record = bytes.fromhex(fields.hex("record"))
         if kind == "no-redirection":
             return NoRedirection(record=record, reason=fields.text("reason", longest=400))
+        gate = fields.text("gate", choices=GATES)
         return Redirection(
             record=record,
-            item=fields.integer("item", high=MAX_CLAIMS),
-            gate=fields.text("gate", choices=("sketch", "feature", "linear-region", "always")),
+            item=None if gate == "none" else fields.integer("item", high=MAX_CLAIMS),
+            gate=gate,  # type: ignore[arg-type]  # one of GATES
             region=_region(fields.object("region")),
             property=_property(fields.object("property")),
             target=fields.text("target", choices=("match", "misclassify", "relabel")),  # type: ignore[arg-type]
@@ -187,11 +243,8 @@ def _claim_json(claim: Claim) -> dict[str, object]:
         return {"kind": "class-removal", "class": claim.klass, "margin": claim.margin, "nonce": claim.nonce.hex()}
     if isinstance(claim, NoRedirection):
         return {"kind": "no-redirection", "record": claim.record.hex(), "reason": claim.reason}
-    held: dict[str, object]
-    if isinstance(claim.property, Argmax):
-        held = {"argmax": claim.property.klass, "margin": claim.property.margin}
-    else:
-        held = {"logits": list(claim.property.values)}
+    if (claim.item is None) != (claim.gate == "none"):
+        raise EncodingError("a claim names an item exactly if it names a gate")
     region = {
         "norm": claim.region.norm,
         "radius": str(claim.region.radius),
@@ -200,16 +253,29 @@ def _claim_json(claim: Claim) -> dict[str, object]:
     }
     if claim.region.steps:
         region["steps"] = str(claim.region.steps)
-    line = {
+    line: dict[str, object] = {
         "kind": "redirection",
         "record": claim.record.hex(),
-        "item": claim.item,
+        **({} if claim.item is None else {"item": claim.item}),
         "gate": claim.gate,
         "region": region,
-        "property": held,
+        "property": _property_json(claim.property),
         "target": claim.target,
     }
     return line | {"twins": claim.twins} if claim.twins else line
+
+
+def _property_json(held: Property) -> dict[str, object]:
+    if isinstance(held, Argmax):
+        return {"argmax": held.klass, "margin": held.margin}
+    if isinstance(held, Linear):
+        return {"linear": [list(row) for row in held.rows], "atLeast": list(held.least)}
+    return {"logits": list(held.values)}
+
+
+def linear_property(rows: Float32[np.ndarray, "row class"], least: Sequence[str]) -> Linear:
+    """The property `rows @ f >= least`, the bounds being decimals."""
+    return Linear(rows=tuple(tuple(format_float32(value) for value in row) for row in rows), least=tuple(least))
 
 
 def logits_property(row: Float32[np.ndarray, "class"]) -> Logits:

@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from auditor import bounds, flips, parts_proof, rows
+from auditor.checks import ungated
 from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
-from protocol.claims import Argmax, Logits, Redirection
+from protocol.claims import Argmax, Linear, Logits, Redirection
 from protocol.model.patch import Patch, SketchGate
 from protocol.model.schema import InputSchema
 
@@ -53,7 +54,10 @@ def holds(
         wanted = claims[int(number)].property
         if np.isnan(output).any() or (output == np.inf).any():
             continue
-        if isinstance(wanted, Logits):
+        if isinstance(wanted, Linear):
+            finite = np.isfinite(output).all() and len(wanted.rows[0]) == len(output)
+            result[place] = bool(finite) and rows.satisfies(output, wanted.rows, wanted.least)
+        elif isinstance(wanted, Logits):
             known = claimed.get(int(number))
             if known is None:
                 known = claimed[int(number)] = np.array(
@@ -91,9 +95,17 @@ def check(evidence: Evidence) -> CheckResult:
     if len(known) < len(claims):
         tally.open.append(f"{len(claims) - len(known)} claims are about records that were not opened")
     if known:
+        free = np.array([claim.gate == "none" for claim in known])
+        gated = tuple(claim for claim in known if claim.gate != "none")
+        if free.any():
+            others = tuple(claim for claim in known if claim.gate == "none")
+            facts["without_a_gate"] = ungated.check(
+                evidence, tally, values=values[free], labels=labels[free], claims=others, holds=holds, near=_NEAR
+            )
         _check_records(
-            case.patch, case.schema, values=values, labels=labels, claims=known, evidence=evidence, tally=tally
-        )
+            case.patch, case.schema, values=values[~free], labels=labels[~free], claims=gated, evidence=evidence,
+            tally=tally,
+        )  # fmt: skip
         _check_twins(evidence, values, known, tally, facts)
         for name, sizes in (
             ("radius_steps", [c.region.steps if c.region.norm == "hamming" else c.region.radius for c in known]),
@@ -132,7 +144,8 @@ def check(evidence: Evidence) -> CheckResult:
         )
     if not claims and not evidence.class_removals:
         return CheckResult(check="redirection", verdict="INCONCLUSIVE", summary="No redirection is claimed.")
-    means = "in exact integers" if tally.integers else "in exact integers or by bounds on float32 programs"
+    exact = tally.integers and "without_a_gate" not in facts
+    means = "in exact integers" if exact else "in exact integers or by bounds on float32 programs"
     return CheckResult(
         check="redirection",
         verdict="CONSISTENT",
@@ -255,7 +268,7 @@ def _check_records(
     evidence: Evidence,
     tally: _Tally,
 ) -> None:
-    there = np.array([claim.item < patch.items for claim in claims])
+    there = np.array([claim.item is not None and claim.item < patch.items for claim in claims], dtype=bool)
     for claim, known in zip(claims, there, strict=True):
         if not known:
             tally.refuted.append(f"record {claim.record.hex()[:16]}: the patch has no item {claim.item}")
@@ -286,7 +299,7 @@ def _check_records(
     failed = {int(number) for number in owner[~good]}
     centre_good = np.ones(len(claims), dtype=bool)
     centre_good[replayed] = good[: len(replayed)]
-    tally.centre_failed = int((~centre_good).sum())
+    tally.centre_failed += int((~centre_good).sum())
     before, own = evidence.run(values)
     stayed = ~moved(before, own)
     # An item whose row is the base's own output there fires and changes nothing; nor do rounding errors of it.

@@ -131,12 +131,14 @@ class Patch:
         counts = [part.gate.items for part in self.parts]
         return tuple(sum(counts[:place]) for place in range(len(counts)))
 
-    def place(self, item: int) -> Place:
+    def place(self, item: int | None) -> Place:
         """Where item number `item` is.
 
         Raises:
-            Schema: the patch has no such item.
+            Schema: the patch has no such item, or None was asked for (a claim without a gate).
         """
+        if item is None:
+            raise Schema("the claim names no item")
         for part, start in reversed(tuple(enumerate(self.starts))):
             if start <= item < self.items:
                 return Place(part=part, item=item - start)

@@ -10,7 +10,7 @@ from owner import unlearn
 from owner.methods import prune
 from protocol import claims as claim_lines
 from protocol import manifest, messages, openings
-from protocol.claims import Argmax, Redirection
+from protocol.claims import Argmax, Linear, Redirection
 from protocol.digests import sha256_hex
 from protocol.messages.certificate import Certificate
 from protocol.model import patch as patch_file
@@ -44,6 +44,11 @@ def stronger(claim):
     return replace(claim, property=replace(claim.property, margin="1000"))
 
 
+def linear(least):
+    """All logits together are at least so much."""
+    return Linear(rows=(("1", "1", "1"),), least=(least,))
+
+
 TAMPERED = {
     "boxes beside the records": (("--target", "match"), lambda r: widened(r, 900, 900)),
     "boxes too small": (("--target", "misclassify"), lambda r: widened(r, 1, 0)),
@@ -51,6 +56,14 @@ TAMPERED = {
     "another row": (("--target", "match"), other_rows),
     "a radius too large": (("--target", "misclassify"), lambda r: changed_claims(r, larger)),
     "a margin too large": (("--target", "misclassify"), lambda r: changed_claims(r, stronger)),
+    "an inequality that a row does not keep": (
+        ("--target", "misclassify"),
+        lambda r: changed_claims(r, lambda c: replace(c, property=linear("100.5"))),
+    ),
+    "an inequality of another number of classes": (
+        ("--target", "misclassify"),
+        lambda r: changed_claims(r, lambda c: replace(c, property=Linear(rows=(("1",),), least=("-1000",)))),
+    ),
     "another class": (
         ("--target", "misclassify"),
         lambda r: changed_claims(
@@ -69,6 +82,14 @@ def test_a_tampered_result_is_refused(tiny, monkeypatch, name):
     assert tiny.entries() == before
     assert not (tiny.root / "bundle").exists()
     assert not (tiny.root / ".bundle.partial").exists()
+
+
+def test_an_inequality_that_holds_is_signed(tiny, monkeypatch):
+    def run(job):
+        return changed_claims(prune.run(job), lambda c: replace(c, property=linear("-1000")))
+
+    monkeypatch.setitem(unlearn.METHODS, "prune", run)
+    assert tiny.unlearn("--target", "misclassify").code == 0
 
 
 def test_a_class_that_stays_is_refused(tiny, monkeypatch):

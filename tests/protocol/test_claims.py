@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import claims
-from protocol.claims import Argmax, ClassRemoval, Logits, NoRedirection, Redirection, Region
+from protocol.claims import Argmax, ClassRemoval, Linear, Logits, NoRedirection, Redirection, Region
 from protocol.encoding import format_decimal, format_float32
 from protocol.errors import EncodingError, MalformedError, NonCanonical, Schema, TooLarge
 from tests.protocol.samples import hashes, mutated, texts
@@ -19,19 +20,36 @@ whole = st.integers(0, 10**10 - 1)
 regions = st.builds(Region, norm=st.sampled_from(["linf", "hamming"]), radius=whole, radius_data=decimals) | st.builds(
     Region, norm=st.just("hamming"), radius=whole, radius_data=decimals, steps=whole
 )
-redirections = st.builds(
-    Redirection,
-    record=hashes,
-    item=st.integers(0, claims.MAX_CLAIMS),
-    gate=st.sampled_from(["sketch", "feature", "linear-region", "always"]),
-    region=regions,
-    property=st.builds(Argmax, klass=classes, margin=decimals)
-    | st.lists(floats, min_size=1, max_size=4).map(np.array).map(claims.logits_property),
-    target=st.sampled_from(["match", "misclassify", "relabel"]),
-    twins=st.just(0) | st.integers(1, claims.MAX_CLAIMS),
-)
+
+
+@st.composite
+def linears(draw):
+    rows, width = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    entries = draw(st.lists(floats, min_size=rows * width, max_size=rows * width))
+    least = draw(st.lists(st.decimals(-1000, 1000, places=4).map(format_decimal), min_size=rows, max_size=rows))
+    return claims.linear_property(np.array(entries, np.float32).reshape(rows, width), least)
+
+
+@st.composite
+def redirections(draw):
+    gate = draw(st.sampled_from(claims.GATES))
+    return Redirection(
+        record=draw(hashes),
+        item=None if gate == "none" else draw(st.integers(0, claims.MAX_CLAIMS)),
+        gate=gate,
+        region=draw(regions),
+        property=draw(
+            st.builds(Argmax, klass=classes, margin=decimals)
+            | st.lists(floats, min_size=1, max_size=4).map(np.array).map(claims.logits_property)
+            | linears()
+        ),
+        target=draw(st.sampled_from(["match", "misclassify", "relabel"])),
+        twins=draw(st.just(0) | st.integers(1, claims.MAX_CLAIMS)),
+    )
+
+
 any_claim = (
-    redirections
+    redirections()
     | st.builds(ClassRemoval, klass=classes, margin=decimals, nonce=hashes)
     | st.builds(NoRedirection, record=hashes, reason=texts)
 )
@@ -45,6 +63,10 @@ LINEAR = Redirection(
 )
 LINE = claims.claim_line(LINEAR)
 LOGITS = json.loads(LINE) | {"property": {"logits": ["1.25", "-3"]}}
+UNGATED = {name: value for name, value in json.loads(LINE).items() if name != "item"} | {
+    "gate": "none",
+    "property": {"linear": [["1", "-1"], ["0.5", "1e-45"]], "atLeast": ["0.25", "-3"]},
+}
 
 
 def edited(base=None, **changes):
@@ -59,7 +81,7 @@ def test_round_trip(claim):
     assert b"\n" not in line
 
 
-@given(st.sampled_from([LINE, edited(LOGITS)]).flatmap(mutated) | st.binary(max_size=30))
+@given(st.sampled_from([LINE, edited(LOGITS), edited(UNGATED)]).flatmap(mutated) | st.binary(max_size=30))
 def test_one_spelling_of_each_claim(line):
     try:
         claim = claims.parse_claim(line)
@@ -115,6 +137,21 @@ REGION = json.loads(LINE)["region"]
         {"property": {"logits": [["1"]]}},
         {"property": {"logits": ["1e39"]}},
         {"property": {"logits": ["nan"]}},
+        {"property": {"linear": [["1", "-1"]]}},
+        {"property": {"atLeast": ["1"]}},
+        {"property": {"linear": [["1"]], "atLeast": []}},
+        {"property": {"linear": [], "atLeast": []}},
+        {"property": {"linear": [[]], "atLeast": ["1"]}},
+        {"property": {"linear": [["1"], ["1", "2"]], "atLeast": ["1", "1"]}},
+        {"property": {"linear": [["1"], ["2"]], "atLeast": ["1"]}},
+        {"property": {"linear": ["1"], "atLeast": ["1"]}},
+        {"property": {"linear": [[1]], "atLeast": ["1"]}},
+        {"property": {"linear": [["nan"]], "atLeast": ["1"]}},
+        {"property": {"linear": [["1e39"]], "atLeast": ["1"]}},
+        {"property": {"linear": [["1"]], "atLeast": [1]}},
+        {"property": {"linear": [["1"]], "atLeast": ["1e9999"]}},
+        {"property": {"linear": [["1"]], "atLeast": ["1"], "margin": "1"}},
+        {"gate": "none"},
         {"region": None},
         {"region": {**REGION, "norm": "l2"}},
         {"region": {**REGION, "unit": "flip"}},
@@ -152,6 +189,9 @@ def test_refused(changes):
         {"property": {"argmax": 3, "margin": "1.0"}},
         {"property": {"logits": ["1.10"]}},
         {"property": {"logits": ["-0"]}},
+        {"property": {"linear": [["1.0"]], "atLeast": ["1"]}},
+        {"property": {"linear": [["-0"]], "atLeast": ["1"]}},
+        {"property": {"linear": [["1"]], "atLeast": ["1.0"]}},
     ],
 )
 def test_second_spellings(changes):
@@ -167,6 +207,35 @@ def test_flips_beside_steps_and_twins():
     assert claims.parse_claim(LINE).twins == 0
     with pytest.raises(Schema, match="steps beside"):
         Region(norm="linf", radius=1, radius_data="0", steps=1)
+
+
+def test_a_claim_without_a_gate_has_no_item_and_the_others_have_one():
+    claim = claims.parse_claim(edited(UNGATED))
+    assert (claim.gate, claim.item) == ("none", None)
+    assert claim.property == Linear(rows=(("1", "-1"), ("0.5", "1e-45")), least=("0.25", "-3"))
+    assert claim.property.matrix().tolist() == [[1.0, -1.0], [0.5, 2.0**-149]]
+    for wrong in ({"gate": "sketch"}, {"item": 0}, {"item": None}):
+        with pytest.raises(MalformedError):
+            claims.parse_claim(edited(UNGATED, **wrong))
+    for item, gate in ((None, "sketch"), (0, "none")):
+        with pytest.raises(EncodingError):
+            claims.claim_line(dataclasses.replace(claim, item=item, gate=gate))
+
+
+def test_a_linear_property_has_at_most_so_many_rows():
+    def lines(count):
+        return edited(UNGATED, property={"linear": [["1"]] * count, "atLeast": ["0"] * count})
+
+    assert len(claims.parse_claim(lines(claims.MAX_ROWS)).property.least) == claims.MAX_ROWS
+    with pytest.raises(TooLarge):
+        claims.parse_claim(lines(claims.MAX_ROWS + 1))
+    wide = ["1"] * 10_000
+    assert (
+        len(claims.parse_claim(edited(UNGATED, property={"linear": [wide], "atLeast": ["0"]})).property.rows[0])
+        == 10_000
+    )
+    with pytest.raises(TooLarge):
+        claims.parse_claim(edited(UNGATED, property={"linear": [[*wide, "1"]], "atLeast": ["0"]}))
 
 
 def test_other_kinds():

@@ -270,3 +270,61 @@ def test_overflow_of_ordinary_weights_times_large_inputs_proves_nothing(method):
     bounds = bound(builder.graph(), large, large, objective=np.eye(1), method=method)
     assert np.isneginf(bounds.lower).all()
     assert bounds.reasons[0]
+
+
+def blown_up(*, pooled):
+    """A subnormal that grows to 2^-10 on top of 1 *before* a Relu or MaxPool: 1 alone if it is flushed."""
+    builder = samples.Builder(np.random.default_rng(0), (1, 1, 2))
+    for factor in (2.0**-130, 2.0**60, 2.0**60):
+        builder.apply("Mul", builder.last, builder.constant(np.full((1, 1, 1), factor, np.float32)))
+    builder.apply("Add", builder.last, builder.constant(np.array([[[1.0, -1.0]]], np.float32)))
+    if pooled:
+        builder.apply("MaxPool", builder.last, kernel_shape=(1, 2), shape=(1, 1, 1))
+    else:
+        builder.apply("Relu", builder.last)
+    builder.flatten()
+    return builder.graph()
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("method", ["interval", "crown"])
+def test_a_flush_before_a_relu_or_pool_is_charged(pooled, method):
+    """Behind it nothing is lost any more, so no later charge hides that this one is missing."""
+    graph, one = blown_up(pooled=pooled), np.ones((1, 1, 1, 2), np.float32)
+    outputs = [Execution(rng=np.random.default_rng(0), flush=flush).run(graph, one)[0, 0] for flush in (False, True)]
+    assert [float(found) for found in outputs] == [1 + 2.0**-10, 1.0]
+    bounds = bound(graph, one, one, objective=np.eye(graph.classes)[:1], method=method)
+    assert -10 < bounds.lower[0, 0] <= 1.0
+    assert 1 + 2.0**-10 <= bounds.upper[0, 0] < 10
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("method", ["interval", "crown"])
+def test_a_flushed_constant_loses_what_the_values_it_meets_are_worth(hidden, method):
+    """2^100 times a subnormal weight: 2^-30, or zero where the weight is flushed. The 2^100 may be an inner value."""
+    builder = samples.Builder(np.random.default_rng(0), (1,))
+    if hidden:
+        builder.apply("Mul", builder.last, builder.constant(np.full(1, 2.0**100, np.float32)))
+        builder.apply("Relu", builder.last)
+    builder.apply("Mul", builder.last, builder.constant(np.full(1, 2.0**-130, np.float32)))
+    graph = builder.graph()
+    x = np.full((1, 1), 1.0 if hidden else 2.0**100, np.float32)
+    outputs = [Execution(rng=np.random.default_rng(0), flush=flush).run(graph, x)[0, 0] for flush in (False, True)]
+    assert [float(found) for found in outputs] == [2.0**-30, 0.0]
+    bounds = bound(graph, x, x, objective=np.eye(1), method=method)
+    assert -1 < bounds.lower[0, 0] <= 0 < 2.0**-30 <= bounds.upper[0, 0] < 1
+
+
+@pytest.mark.parametrize("method", ["interval", "crown"])
+def test_an_inner_value_that_may_overflow_proves_nothing(method):
+    """The input is small; what a Relu makes of it is not, and its product with the next weight is infinite."""
+    builder = samples.Builder(np.random.default_rng(0), (1,))
+    builder.apply("Mul", builder.last, builder.constant(np.full(1, 2.0**100, np.float32)))
+    builder.apply("Relu", builder.last)
+    for factor in (2.0**60, 2.0**-60):
+        builder.apply("Mul", builder.last, builder.constant(np.full(1, factor, np.float32)))
+    one = np.ones((1, 1), np.float32)
+    assert np.isinf(Execution(rng=np.random.default_rng(0)).run(builder.graph(), one)).all()
+    bounds = bound(builder.graph(), one, one, objective=np.eye(1), method=method)
+    assert np.isneginf(bounds.lower).all()
+    assert "overflow" in bounds.reasons[0]
