@@ -39,6 +39,7 @@ coverage: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
+	$(BIN)/python -m tests.benchmarks.redirection_study $(if $(DATA),--data $(dir $(DATA)) --many --retrain)
 
 clean:
 	rm -rf demo .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache
