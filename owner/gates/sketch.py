@@ -285,17 +285,18 @@ def choose(
     tried = tried[finder.twins[tried] == 0]
     allowed: list[tuple[str, Matrix, float]] = []
     first, best = 0, -1.0
+    enough = False
     for name, matrix in known:
-        _, found = finder.reach(name, matrix, tried, few=True)
+        # Once all have the ceiling, finer matrices are only noted, for records that turn out to fall short.
+        found = finder.reach(name, matrix, tried, few=True)[1] if not enough else np.full(1, ceiling)
         shown = finder.shown(matrix, int(np.median(found)) if found.size else 0)
         if allowed and (shown < search.level or name == IDENTITY):
             break
         allowed.append((name, matrix, shown))
         score = float(np.log2(1.0 + np.clip(found, 0, ceiling)).mean() - (found < 0).mean()) if found.size else 0.0
-        if score > best + _WORTH:
+        if not enough and score > best + _WORTH:
             first, best = len(allowed) - 1, score
-        if found.size and found.min() >= ceiling:
-            break
+        enough = enough or bool(found.size and found.min() >= ceiling)
     # What the level forbids is kept for records that nothing else tells from a retained one.
     last = [(name, matrix, -1.0) for name, matrix in known[-1:] if name not in {a[0] for a in allowed}]
     return _settle(finder, [*allowed[first:], *last], len(allowed) - first, group, wanted=wanted, ceiling=ceiling)

@@ -69,7 +69,7 @@ def cases(draw):
     return matrix, centre, Reach(steps=steps[None], flips=np.array([draw(st.integers(0, 4))])), random
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_hull_and_corner_are_those_of_all_points(case):
     matrix, centre, reach, _ = case
@@ -85,7 +85,7 @@ def test_hull_and_corner_are_those_of_all_points(case):
             assert (points == found).all(axis=1).any()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(cases(), st.integers(0, 3))
 def test_a_core_is_decided_exactly_and_its_counterexample_is_in_the_region(case, slack):
     matrix, centre, reach, random = case
@@ -108,7 +108,7 @@ def test_a_core_is_decided_exactly_and_its_counterexample_is_in_the_region(case,
         assert not found.low <= found.value <= found.high
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6))
 def test_flipped_records_differ_in_so_many_units(seed, count):
     random = np.random.default_rng(seed)

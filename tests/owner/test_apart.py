@@ -44,7 +44,7 @@ def meet(one, other):
     return bool(((one[0] <= other[1]) & (one[1] >= other[0])).all())
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(problems(), st.integers(0, 12))
 def test_reach_is_the_largest_free_radius(problem, ceiling):
     shape, matrix, values, retained, _ = problem
@@ -58,7 +58,7 @@ def test_reach_is_the_largest_free_radius(problem, ceiling):
     assert seen[-1] == 1.0
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(problems())
 def test_meeting_boxes_are_those_of_the_slow_search(problem):
     shape, matrix, values, _, random = problem
@@ -77,7 +77,7 @@ def test_meeting_boxes_are_those_of_the_slow_search(problem):
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(problems(), st.integers(0, 9))
 def test_shares_are_disjoint_and_cannot_be_raised(problem, ceiling):
     shape, matrix, values, _, random = problem
@@ -98,7 +98,7 @@ def test_shares_are_disjoint_and_cannot_be_raised(problem, ceiling):
         assert r == min(largest[a], cores.ceiling) or blocked
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(problems())
 def test_joint_boxes_hold_their_members_and_nothing_else(problem):
     shape, matrix, values, retained, random = problem

@@ -68,7 +68,7 @@ def cases(draw):
     return schema, matrix, values
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(cases(), st.integers(0, 4))
 def test_the_hull_of_flips_is_that_of_all_points(case, flips):
     schema, matrix, values = case
@@ -80,7 +80,7 @@ def test_the_hull_of_flips_is_that_of_all_points(case, flips):
         assert high[row].tolist() == sketches.max(axis=0).tolist()
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.integers(0, 4))
 def test_the_hull_of_steps_holds_categories_fixed(case, steps):
     schema, matrix, values = case
@@ -91,7 +91,7 @@ def test_the_hull_of_steps_holds_categories_fixed(case, steps):
         assert high[row].tolist() == sketches.max(axis=0).tolist()
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(cases(), st.sampled_from(["linf", "steps", "flips"]), st.integers(0, 6))
 def test_a_table_of_hulls_says_what_the_hull_says(case, kind, ceiling):
     schema, matrix, values = case

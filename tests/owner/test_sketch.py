@@ -26,6 +26,7 @@ def known(values):
     return Sample.of(values, np.zeros(len(values), dtype=int))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_boxes_are_the_hull_of_the_core(data):
     features, components = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
@@ -71,7 +72,7 @@ def groups(forget, random):
     return random.integers(0, 3, len(forget))[first[inverse.ravel()]]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([(3,), (4, 4), (2, 4, 4), (20,), (36,)]),
     st.integers(0, 2**32 - 1),
@@ -93,7 +94,7 @@ def test_a_choice_holds_what_the_module_promises(shape, seed, most, wanted, leve
     assert (high == np.array(choice.high)).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from(["flips", "steps"]), st.integers(0, 2**32 - 1))
 def test_a_choice_for_tables_of_categories(kind, seed):
     random = np.random.default_rng(seed)
