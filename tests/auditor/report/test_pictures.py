@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from auditor.report import bars, curves, figures, svg
-from auditor.view import FrontierPoint, PersistencePoint, Pictures, RecordOutput, RocCurve
-from tests.auditor.report.views import hostile, pictures
+from auditor.report import bars, curves, drawings, figures, shift, svg
+from auditor.view import FrontierPoint, PersistencePoint, Pictures, RecordOutput, RocCurve, Shift
+from tests.auditor.report.views import audit, hostile, pictures
 
 NUMBER = r"-?[0-9]+(\.[0-9])?"
 PATH = re.compile(rf"(M{NUMBER} {NUMBER}((L{NUMBER} {NUMBER})*Z?|h{NUMBER}v{NUMBER}h{NUMBER}z))+")
@@ -271,3 +272,53 @@ def test_notes_on_outputs():
         "Largest output: class 39 before, class 0 after. Label 7, certified radius 2 flips. 12 of 40 classes shown."
     )
     assert group.panels[1].note.startswith("Largest output: class none before, class 0 after.")
+
+
+def shifted(count=30, seed=0):
+    random = np.random.default_rng(seed)
+    before, unseen = random.normal(3, 1, count), random.normal(2, 1, 4 * count)
+    return Shift(forgotten_before=before, forgotten_after=-before, unseen_before=unseen, unseen_after=unseen.copy())
+
+
+def test_the_shift_has_a_dot_for_each_record_and_counts_what_moved():
+    moved = shifted()
+    root = parse(shift.shift("s", moved))
+    dots, others = named(root, "dot patched", "circle"), named(root, "dot control", "circle")
+    assert (len(dots), len(others)) == (30, 120)
+    # What did not move lies on the diagonal: as far from the left as from the bottom.
+    ends = [(float(e.get("x1")), float(e.get("y1")), float(e.get("x2")), float(e.get("y2"))) for e in root.iter()
+            if e.get("class") == "chance"]  # fmt: skip
+    (x1, y1, x2, y2) = ends[0]
+    for dot in others:
+        share = (float(dot.get("cx")) - x1) / (x2 - x1)
+        assert float(dot.get("cy")) == pytest.approx(y1 + share * (y2 - y1), abs=0.2)
+    assert "Moved: 30 of 30 records of the forget set, 0 of 120 never-seen records." in "".join(root.itertext())
+
+
+def test_a_shift_of_many_or_extreme_records():
+    random = np.random.default_rng(1)
+    many = np.concatenate([random.normal(size=5000), [1e300, -1e300, 0.0]])
+    root = parse(shift.shift("s", Shift(forgotten_before=many, forgotten_after=many[::-1].copy(),
+                                        unseen_before=many, unseen_after=many)))  # fmt: skip
+    assert len(named(root, "dot patched", "circle")) == shift.DOTS
+    none = np.zeros(0)
+    parse(shift.shift("s", Shift(forgotten_before=none, forgotten_after=none, unseen_before=none, unseen_after=none)))
+
+
+@pytest.mark.parametrize("view", [audit(), hostile()], ids=["real", "hostile"])
+def test_pictures_are_files_that_stand_alone_and_always_the_same(view):
+    view = replace(view, pictures=replace(view.pictures, shift=shifted()))
+    found = drawings.svg_files(view)
+    assert drawings.svg_files(view) == found
+    assert any(name.startswith("pictures/shift-0") for name in found)
+    groups = figures.groups(view.pictures)
+    assert len(found) == sum(len(group.panels) + len(group.more) for group in groups)
+    for name, data in found.items():
+        assert re.fullmatch(r"pictures/[a-z]+-[0-9]+(-[a-z0-9-]*[a-z0-9])?\.svg", name), name
+        root = ET.fromstring(data)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        # Nothing but shapes, text and the style: nothing that runs or loads.
+        tags = {element.tag.split("}")[1] for element in root.iter()}
+        assert tags <= {"svg", "title", "desc", "style", "line", "rect", "path", "circle", "text"}, tags
+        assert not any("href" in key or key.startswith("on") for element in root.iter() for key in element.attrib)
+        assert b"url(" not in data and b"@import" not in data
