@@ -5,6 +5,7 @@ Source: C2SP tlog-tiles v0.1.0. SPEC 5.4.
 """
 
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ MAX_ENTRY = 65_535
 """Bytes of one entry: its length is written in two bytes."""
 MAX_BUNDLE = WIDTH * (2 + MAX_ENTRY)
 MAX_PATH = 60
+_LENGTH = struct.Struct(">H")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,10 @@ def join_entries(entries: Sequence[bytes]) -> bytes:
         EncodingError: an entry over `MAX_ENTRY` bytes.
     """
     check_entries(entries)
-    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+    parts = [b""] * (2 * len(entries))
+    parts[::2] = map(_LENGTH.pack, map(len, entries))
+    parts[1::2] = entries
+    return b"".join(parts)
 
 
 def split_entries(data: bytes, bundle: Tile) -> list[bytes]:

@@ -136,7 +136,7 @@ def failing(real, at, number=errno.ENOSPC):
 def test_a_full_disk_at_any_write_leaves_the_log_as_it_was(tmp_path, monkeypatch, what, number):
     monkeypatch.setattr(files, "_WRITERS", 1)
     log = make_log(tmp_path / "log", 254)
-    opened, sync = Path.open, os.fsync
+    opened, sync = os.open, os.fsync
     for at in range(60):
         before = everything(log.path)
         size = log.size
@@ -145,7 +145,7 @@ def test_a_full_disk_at_any_write_leaves_the_log_as_it_was(tmp_path, monkeypatch
                 patch.setattr(os, "fsync", failing(sync, at, number))
             else:
                 fails = failing(opened, at, number)
-                patch.setattr(Path, "open", lambda p, mode="r", f=fails: (f if mode == "xb" else opened)(p, mode))
+                patch.setattr(os, "open", lambda p, flags, *m, f=fails: (f if flags & os.O_EXCL else opened)(p, flags, *m))
             try:
                 log.append([b"x", b"y", b"z"], LOG_KEY)
                 failed = False
