@@ -195,35 +195,34 @@ class Log:
                 )
             try:
                 self._extend(tree, head, list(entries), key)
-            except (OSError, Error):
+            except OSError:
                 # Whatever got written is beyond the published tree: give its space back. If even that
                 # fails, the marker stays and the next writer does it.
-                with contextlib.suppress(OSError, Error):
+                with contextlib.suppress(OSError):
                     self.recover()
                 raise
         return list(range(head.size, head.size + len(entries)))
 
     def _extend(self, tree: TileTree, head: Checkpoint, entries: list[bytes], key: SigningKey) -> None:
         size = head.size + len(entries)
-        # The marker tells the next writer to clean up, should this one not come to its end.
-        files.write_atomic(self._marker, f"{head.size} {size}\n".encode(), temporary=self._temporary)
         planned: dict[str, bytes] = {}
         replaced: list[str] = []
-        with files.NewFiles() as written:
-            for tile, data in self._edge(tree, entries):
-                planned[tile.path] = data
-                written.put(self.path / tile.path, data)
-                if tile.width == WIDTH and tile.index == tree.size >> HEIGHT * ((tile.level or 0) + 1):
-                    replaced.append(tile.path)
-            new_tree = TileTree(files.folder_fetch(self.path, planned=planned), size)
-            new = Checkpoint(origin=key.name, size=size, root=new_tree.root_at(size))
-            if head.size:
-                # Never sign what a consistency proof cannot connect to the signed past.
-                proof = new_tree.consistency(head.size, size)
-                merkle.verify_consistency(head.size, head.root, size, new.root, proof)
-            signed = checkpoint.sign(new, key)
+        for tile, data in self._edge(tree, entries):
+            path = tile.path
+            planned[path] = data
+            if tile.width == WIDTH and tile.index == tree.size >> HEIGHT * ((tile.level or 0) + 1):
+                replaced.append(path)
+        new_tree = TileTree(files.folder_fetch(self.path, planned=planned), size)
+        new = Checkpoint(origin=key.name, size=size, root=new_tree.root_at(size))
+        if head.size:
+            # Never sign what a consistency proof cannot connect to the signed past.
+            proof = new_tree.consistency(head.size, size)
+            merkle.verify_consistency(head.size, head.root, size, new.root, proof)
+        # The marker tells the next writer to clean up, should this one not come to its end.
+        files.write_atomic(self._marker, f"{head.size} {size}\n".encode(), temporary=self._temporary)
+        files.write_new(self.path, planned)
         # Everything that the new checkpoint speaks of is on disk before it is.
-        self._publish(signed)
+        self._publish(checkpoint.sign(new, key))
         # From here on the entries are in the log; leftovers are the next writer's to remove.
         for path in replaced:
             # A partial tile may go once the full one is there; old proofs are made from the full one.
@@ -232,8 +231,8 @@ class Log:
             files.remove(self._marker)
 
     def _edge(self, tree: TileTree, entries: list[bytes]) -> Iterator[tuple[Tile, bytes]]:
-        # The tiles that change: per level the right-most one and those after it. Bundle by bundle, so that
-        # one is written while the next is hashed.
+        # The tiles that change: per level the right-most one and those after it. Bundle by
+        # bundle: what was just hashed is hashed again while it is near.
         size = tree.size + len(entries)
         first, held = divmod(tree.size, WIDTH)
         old = self._bundle(tree, first) if held else []

@@ -41,10 +41,11 @@ class Tile:
     @property
     def path(self) -> str:
         """`tile/<L>/<N>[.p/<W>]`, relative to the log's folder."""
-        digits = f"{self.index:03d}"
-        digits = digits.rjust(-(-len(digits) // 3) * 3, "0")
-        groups = [digits[i : i + 3] for i in range(0, len(digits), 3)]
-        number = "/".join([*(f"x{group}" for group in groups[:-1]), groups[-1]])
+        left, last = divmod(self.index, 1000)
+        number = f"{last:03d}"
+        while left:
+            left, group = divmod(left, 1000)
+            number = f"x{group:03d}/{number}"
         suffix = "" if self.width == WIDTH else f".p/{self.width}"
         return f"tile/{'entries' if self.level is None else self.level}/{number}{suffix}"
 

@@ -58,7 +58,7 @@ def losing_power(monkeypatch, at, chance, log):
     left, created, before = [at], [], log.checkpoint_bytes()
 
     def recorded(path, data):
-        created.append(path)
+        created.append(Path(path))
         write(path, data)
 
     def fsync(descriptor):
@@ -145,7 +145,9 @@ def test_a_full_disk_at_any_write_leaves_the_log_as_it_was(tmp_path, monkeypatch
                 patch.setattr(os, "fsync", failing(sync, at, number))
             else:
                 fails = failing(opened, at, number)
-                patch.setattr(os, "open", lambda p, flags, *m, f=fails: (f if flags & os.O_EXCL else opened)(p, flags, *m))
+                patch.setattr(
+                    os, "open", lambda p, flags, *m, f=fails: (f if flags & os.O_EXCL else opened)(p, flags, *m)
+                )
             try:
                 log.append([b"x", b"y", b"z"], LOG_KEY)
                 failed = False
