@@ -208,15 +208,21 @@ def main() -> None:
     type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
     help="What the key is for.",
 )
+@click.option("--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment.")
+@click.option("--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here.")
 @_with(OUT, FORCE, JSON)
-def keygen(name: str, use: str, out: Path, force: bool, as_json: bool) -> None:
+def keygen(
+    name: str, use: str, locked: bool, signer: str | None, out: Path, force: bool, as_json: bool
+) -> None:
     """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""
+    from protocol.keygen import make_pair
+
     try:
-        key = keys.generate(name, use=use)  # type: ignore[arg-type]
+        keys.check_name(name)
     except MalformedError as error:
         raise AuditorError(error.message) from None
-    secret, public = keys.write_key_pair(key, out, force=force)
-    _done(as_json, [f"{secret} and {public}: {key.verifier.vkey}"], key=str(secret), vkey=key.verifier.vkey)
+    secret, public, made = make_pair(name, use, out, locked=locked, command=signer, force=force)
+    _done(as_json, [f"{secret} and {public}: {made.vkey}"], key=str(secret), vkey=made.vkey)
 
 
 @main.command("log-init")
@@ -233,7 +239,7 @@ def log_init(origin: str, key: Path, out: Path, as_json: bool) -> None:
     if signing.name != origin:
         raise AuditorError(f"the key is named {signing.name}, a log's key has the log's origin as its name ({origin})")
     Log.create(out, signing)
-    write_atomic(Ledger(log=out).key_path, _read(key, 4096), secret=True)
+    write_atomic(Ledger(log=out).key_path, _read(key, keys.MAX_KEY_FILE), secret=True)
     _done(as_json, [f"{out}: an empty log {origin}"], log=str(out), vkey=signing.verifier.vkey)
 
 
