@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from protocol import keys
-from protocol.encoding import format_time, parse_time
+from protocol.encoding import parse_time
 from protocol.errors import AuditorError, Error, MalformedError, VerificationError
 from protocol.messages.report import EXIT_CODES
 
@@ -109,10 +109,20 @@ SEED = click.option(
 )
 REFERENCE = click.option("--reference", type=FILE, help="Your own data, which the model never saw: .npz with X, y.")
 OPENINGS = click.option("--openings", type=FOLDER, help="The owner's answer to the challenge.")
-OWNER_LOG = click.option("--owner-log", type=FOLDER, help="The owner's log folder, to check that it only grew.")
+OWNER_LOG = click.option(
+    "--owner-log",
+    callback=lambda _ctx, _option, text: _place(text),
+    help="The owner's log, a folder or an http(s) URL, to check that it only grew.",
+)
 SHADOWS = click.option(
     "--shadows", "shadow_cache", type=PATH, help="Keep trained shadow models here.  [default: beside --log]"
 )
+
+
+def _place(text: str | None) -> Path | str | None:
+    from protocol.log import source
+
+    return source.place(text) if text is not None else None
 
 
 def _with(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -211,9 +221,7 @@ def main() -> None:
 @click.option("--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment.")
 @click.option("--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here.")
 @_with(OUT, FORCE, JSON)
-def keygen(
-    name: str, use: str, locked: bool, signer: str | None, out: Path, force: bool, as_json: bool
-) -> None:
+def keygen(name: str, use: str, locked: bool, signer: str | None, out: Path, force: bool, as_json: bool) -> None:
     """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""
     from protocol.keygen import make_pair
 
@@ -341,7 +349,7 @@ def audit(
     trust: Path,
     openings: Path | None,
     reference: Path | None,
-    owner_log: Path | None,
+    owner_log: Path | str | None,
     shadow_cache: Path | None,
     seed: int,
     key: Path,
@@ -476,7 +484,7 @@ def replay(
     trust: Path,
     openings: Path | None,
     reference: Path | None,
-    owner_log: Path | None,
+    owner_log: Path | str | None,
     shadow_cache: Path | None,
     seed: int,
     as_json: bool,
@@ -503,85 +511,6 @@ def replay(
         as_json, [f"reproduced: {fresh['verdict']} under {fresh['profile']}"], verdict=fresh["verdict"], differences=[]
     )
     sys.exit(EXIT_CODES[fresh["verdict"]])
-
-
-@main.command("verify-log")
-@click.argument("log")
-@click.option("--state", type=PATH, help="Remember the checkpoint here, and check that the log only grew.")
-@click.option("--max-age", type=click.IntRange(1), help="Refuse a checkpoint whose witness time is older, in seconds.")
-@_with(POLICY, NOW, JSON)
-def verify_log(log: str, state: Path | None, max_age: int | None, policy: Path, now: int | None, as_json: bool) -> None:
-    """Check every file of a log, a folder or an http(s) URL, against its signed checkpoint."""
-    from protocol.errors import Consistency, Rollback
-    from protocol.log import http, verify, witness
-    from protocol.log import policy as policy_file
-
-    trusted = policy_file.parse(_policy(policy))
-    try:
-        if http.is_url(log):
-            with http.Client(log) as client:
-                summary = (
-                    witness.watch_served(client.fetch, trusted, state)
-                    if state is not None
-                    else verify.verify_served(client.fetch, trusted, keep_leaves=False)
-                )
-        elif not Path(log).is_dir():
-            raise AuditorError("is not a folder, nor an http(s) URL", where=log)
-        else:
-            folder = Path(log)
-            summary = witness.watch(folder, trusted, state) if state is not None else verify.verify_log(folder, trusted)
-        if max_age is not None:
-            verify.verify_fresh(summary.checkpoint, now=_clock(now), max_age=max_age)
-    except (Consistency, Rollback) as error:
-        if state is None or not isinstance(error, Consistency):
-            raise
-        # Two checkpoints, both signed by the log, that no append-only log can have: that is proof, and both are kept.
-        _fail(error, 3)
-    checkpoint = summary.checkpoint
-    when = f", witnessed by {format_time(checkpoint.time)}" if checkpoint.time is not None else ""
-    witnesses = ", ".join(sorted(checkpoint.cosigned)) or "none"
-    _done(
-        as_json,
-        [f"{log}: {summary.size} entries of {summary.origin}, every file checked; witnesses: {witnesses}{when}"],
-        origin=summary.origin,
-        size=summary.size,
-        root=summary.root.hex(),
-        quorum=checkpoint.quorum_met,
-    )
-    if trusted.quorum != "none" and not checkpoint.quorum_met:
-        raise VerificationError(
-            "the quorum has not cosigned this checkpoint; run the witnesses", where=f"{log}/checkpoint"
-        )
-
-
-@main.command()
-@click.argument("log", type=FOLDER)
-@click.option("--state", required=True, type=PATH, help="What the witness remembers; it has to outlive every run.")
-@click.option("--policy", type=FILE, help="Where the log's key stands.")
-@click.option("--log-key", help="The log's verifier key, instead of --policy.")
-@_with(KEY, NOW, JSON)
-def witness(
-    log: Path, state: Path, policy: Path | None, log_key: str | None, key: Path, now: int | None, as_json: bool
-) -> None:
-    """Cosign a log's checkpoint if it extends what this witness saw before."""
-    from protocol.log import policy as policy_file
-    from protocol.log import witness as command
-    from protocol.log.store import Log
-
-    if (policy is None) == (log_key is None):
-        raise AuditorError("give the log's key by --policy or by --log-key")
-    if log_key is not None:
-        trusted = keys.parse_vkey(log_key)
-    else:
-        assert policy is not None
-        origin = Log.open(log).origin
-        known = [entry.key for entry in policy_file.parse(_policy(policy)).logs if entry.key.name == origin]
-        if not known:
-            raise VerificationError(f"the policy lists no log {origin!r}", where=str(log))
-        trusted = known[0]
-    command.cosign(log, keys.load_signing_key(key), state, _clock(now), log_key=trusted)
-    size = Log.open(log).size
-    _done(as_json, [f"{log}: {size} entries of {trusted.name} cosigned"], size=size, origin=trusted.name)
 
 
 @main.command()
@@ -621,6 +550,10 @@ def threats(shape: str, as_json: bool) -> None:
     found = load_threats()
     click.echo(json.dumps([threat.to_json() for threat in found]) if as_json or shape == "json" else as_table(found))
 
+
+from auditor import cli_logs  # noqa: E402  (its commands use the options above)
+
+cli_logs.register(main)
 
 if __name__ == "__main__":
     main()

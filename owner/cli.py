@@ -194,9 +194,7 @@ def main() -> None:
 @click.option("--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment.")
 @click.option("--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here.")
 @_common(out=True, now=False)
-def keygen(
-    name: str, use: str, locked: bool, signer: str | None, out: Path, as_json: bool, force: bool
-) -> None:
+def keygen(name: str, use: str, locked: bool, signer: str | None, out: Path, as_json: bool, force: bool) -> None:
     """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""
     from protocol.keygen import make_pair
 
@@ -479,6 +477,27 @@ def acknowledge(
 
     envelope = run(opening, bundle, key=_statement_key(key), log=log, out=out, now=_clock(now), force=force)
     _done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], acknowledgement=leaf_of(envelope))
+
+
+@main.command()
+@click.argument("log", type=FOLDER)
+@click.option("--policy", required=True, type=FILE, help="Witnesses and their addresses (C2SP tlog-policy).")
+@_common(now=False)
+def cosign(log: Path, policy: Path, as_json: bool) -> None:
+    """Have a log's checkpoint cosigned by the witnesses that the policy names with an address."""
+    from owner.files import read_file
+    from protocol.log import policy as policy_file
+    from protocol.log.publish import publish as run
+
+    try:
+        trusted = policy_file.parse(read_file(policy, limit=policy_file.MAX_POLICY))
+    except Error as error:
+        error.where = f"{policy}, {error.where}" if error.where else str(policy)
+        raise
+    lines, facts, complaint = run(log, trusted).told(str(log))
+    _done(as_json, lines, **facts)
+    if complaint is not None:
+        raise complaint
 
 
 @main.command()
