@@ -551,9 +551,12 @@ def threats(shape: str, as_json: bool) -> None:
     click.echo(json.dumps([threat.to_json() for threat in found]) if as_json or shape == "json" else as_table(found))
 
 
-from auditor import cli_logs  # noqa: E402  (its commands use the options above)
-
-cli_logs.register(main)
-
 if __name__ == "__main__":
-    main()
+    # Under this name the module is a second copy of itself; the first one has all commands.
+    from auditor.cli import main as program
+
+    program()
+else:
+    from auditor import cli_logs  # its commands use the options above
+
+    cli_logs.register(main)
