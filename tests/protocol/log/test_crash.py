@@ -39,13 +39,15 @@ def kill_at_random(folder, kills, seed):
     return figures
 
 
-def test_nothing_acknowledged_is_lost_in_a_hundred_kills(tmp_path):
-    kill_at_random(tmp_path, 100, 1)
+def test_nothing_acknowledged_is_lost_in_twenty_kills(tmp_path):
+    # The study kills 1,000 times (`make crash`); its figures are in tests/benchmarks/RESULTS.md.
+    kill_at_random(tmp_path, 20, 1)
 
 
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_in_a_thousand_kills(tmp_path):
-    assert kill_at_random(tmp_path, 1000, 2)["cosigned"] > 50
+    figures = kill_at_random(tmp_path, 1000, 2)
+    assert min(figures["cosigned"], figures["published"]) > 50
 
 
 class PowerLoss(Exception):
