@@ -4,8 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 DATA ?=
 MODEL ?= mlp
+KILLS ?= 1000
+SEED ?= 2
 
-.PHONY: setup demo test check coverage bench clean
+.PHONY: setup demo test check coverage bench crash clean
 
 setup: $(READY)
 
@@ -37,8 +39,14 @@ coverage: $(READY)
 
 # Figures for people, not for CI: ratios and tables, written to standard output.
 bench: $(READY)
+	$(BIN)/python -m tests.benchmarks.log_bench
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
+
+# KILLS rounds of killing writers, witnesses and a witness's service at random instants, then the state machine.
+crash: $(READY)
+	$(BIN)/python -m tests.protocol.log.crash_loop $$(mktemp -d) $(KILLS) $(SEED)
+	$(BIN)/python -m pytest -q -s -m slow tests/protocol/log/test_machine.py
 
 clean:
 	rm -rf demo .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -2,7 +2,7 @@
 
 Proves: what `witness_client.submit` proves, witness by witness. Assumes that the folder is the caller's own.
 One witness that is down, slow or refuses does not keep the others' lines out; whether they are a quorum is
-the policy's to say. Source: C2SP tlog-policy (URLs), tlog-witness. SPEC 5.10.
+the policy's to say. Source: C2SP tlog-policy (URLs), tlog-witness. SPEC 5.8.
 """
 
 from collections.abc import Mapping
