@@ -177,7 +177,7 @@ def main(folder, kills, seed):
             f"{kill}-{number}": start(work, log, state, f"{kill}-{number}", chance.random())
             for number, work in enumerate(works)
         }
-        time.sleep(chance.random() * 0.25)
+        time.sleep(chance.random() * (0.6 if "serve" in works else 0.2))
         for pid, _ in running.values():
             os.kill(pid, signal.SIGKILL)
         for pid, _ in running.values():
