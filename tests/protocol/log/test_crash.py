@@ -50,6 +50,47 @@ def test_nothing_acknowledged_is_lost_in_a_thousand_kills(tmp_path):
     assert min(figures["cosigned"], figures["published"]) > 50
 
 
+FILL = """
+import resource, sys
+from pathlib import Path
+from protocol.errors import Error
+from protocol.log.store import Log
+from protocol.log.witness import cosign
+from tests.protocol.log.helpers import LOG_KEY, WITNESSES
+log = Log.open(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    log.append([b"x" * 60_000], LOG_KEY)
+except Error as error:
+    print("refused:", error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    cosign(log.path, WITNESSES[0], Path(sys.argv[2]), 5, log_key=LOG_KEY.verifier)
+except Error as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files here")
+def test_a_disk_that_takes_no_more_at_the_kernel_s_word(tmp_path):
+    """The same as above without a patch: the kernel refuses the write (RLIMIT_FSIZE), append and cosigning give up."""
+    log = make_log(tmp_path / "log", 3)
+    before = everything(log.path)
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, str(log.path), str(tmp_path / "state")],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("refused:") == 2, done.stdout
+    assert "cannot be written" in done.stdout
+    assert everything(log.path) == before
+    # Nothing was signed that is not remembered, and nobody has to put anything in order.
+    assert b"witness" not in log.checkpoint_bytes()
+    log.append([b"x" * 60_000], LOG_KEY)
+    cosign(log.path, WITNESSES[0], tmp_path / "state", 5, log_key=LOG_KEY.verifier)
+    assert verify_log(log.path, POLICY).size == 4
+
+
 class PowerLoss(Exception):
     pass
 
