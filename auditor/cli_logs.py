@@ -103,9 +103,13 @@ def verify_log(
     found = None
     if signers is not None:
         files = [(str(path), _read(path, 64 << 20)) for path in receipts]
-        if state is not None:
-            files += _remembered_receipts(state, files)
         forgotten = monitor.forgotten_records(files, policy=trusted, trust=signers)
+        for name, data in _remembered_receipts(state, files) if state is not None else ():
+            try:
+                forgotten |= monitor.forgotten_records([(name, data)], policy=trusted, trust=signers)
+            except Error as error:
+                # Its key was revoked since, perhaps: that must not stop the watch for the others.
+                lines.append(f"note: a remembered receipt no longer verifies: {error}")
         if state is not None:
             _remember_receipts(state, files)
         found = monitor.watch(

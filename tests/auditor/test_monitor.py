@@ -187,6 +187,12 @@ def test_the_command_finds_them_in_folders_and_at_addresses(scene, tmp_path):
     ran = run("prune-auditor", "verify-log", *both, *common, *state, "--slip", slip)
     assert (ran.code, ran.json["findings"]) == (3, [{"check": "monitor", "threat": "re-ingestion"}])
     assert "finding: re-ingestion (monitor): 3 records" in ran.out
+    # A remembered receipt that no longer verifies is told, and stops nothing.
+    (tmp_path / "state" / "receipts" / "old.receipt").write_bytes(b"{}")
+    ran = run("prune-auditor", "verify-log", *both, *common, *state)
+    assert ran.code == 0
+    assert "no longer verifies" in ran.out
+    assert "40 records of receipts" in ran.out
     late = (*common[:-2], "2999-01-01T00:00:00Z", "--json")
     opened = Opening(
         subject="ab" * 32, requests=("ef" * 32,), nonce_commitment="cd" * 32, answer_within=1, opened_at=5
