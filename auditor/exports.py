@@ -38,14 +38,9 @@ def sigstore_bundle(receipt: bytes, signers: tuple[VerifierKey, ...]) -> bytes:
     raw = receipt_file.parse(receipt).envelopes["receipt"]
     envelope = dsse.parse(raw)
     signer = dsse.verify(envelope, signers)[0]
-    # The bundle format has room for one signature only, which its clients demand.
-    for signature in envelope.signatures:
-        try:
-            signer.verify(signature.value, dsse.pae(envelope.payload_type, envelope.payload))
-        except VerificationError:
-            continue
-        hint = f"{signer.name}+{signer.key_id.hex()}"
-        break
+    message = dsse.pae(envelope.payload_type, envelope.payload)
+    hint = f"{signer.name}+{signer.key_id.hex()}"
+    value_of = next(one.value for one in envelope.signatures if _is_by(signer, one.value, message))
     value = {
         "mediaType": BUNDLE_TYPE,
         # No tlogEntries: a client would take them for Rekor's, whose entries have another form than ours.
@@ -53,10 +48,19 @@ def sigstore_bundle(receipt: bytes, signers: tuple[VerifierKey, ...]) -> bytes:
         "dsseEnvelope": {
             "payload": encode_base64(envelope.payload),
             "payloadType": envelope.payload_type,
-            "signatures": [{"sig": encode_base64(signature.value), "keyid": hint}],
+            # One signature: more are refused by its clients.
+            "signatures": [{"sig": encode_base64(value_of), "keyid": hint}],
         },
     }
     return json.dumps(value, indent=1).encode() + b"\n"
+
+
+def _is_by(key: VerifierKey, signature: bytes, message: bytes) -> bool:
+    try:
+        key.verify(signature, message)
+    except VerificationError:
+        return False
+    return True
 
 
 def properties(result: VerifiedReceipt, policy: Policy) -> list[str]:

@@ -1,6 +1,7 @@
 """Witnesses as commands and over HTTP, logs at addresses, receipts in other people's forms."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -13,8 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from auditor import exports, receipts
 from protocol import envelope as dsse
-from protocol import statement
+from protocol import keys, receipt_file, statement, trust
 from protocol.digests import sha256_hex
 from protocol.encoding import decode_base64
 from protocol.keys import load_verifier_key
@@ -271,3 +273,33 @@ def test_a_receipt_verifies_from_policy_and_trust_file_alone(world_copy, receipt
     listed = set(value["records"])
     for claim in value["claims"]:
         assert json.loads(decode_base64(claim["line"]))["record"] in listed
+
+
+def test_only_what_passed_is_a_property(small_demo):
+    world = small_demo.world
+    trusted = policy.parse(world.policy.read_bytes())
+    alone = dataclasses.replace(trusted, quorum="none")
+    found = receipts.verify(
+        (world.root / "honest" / "report" / "receipts" / "000.receipt").read_bytes(),
+        policy=trusted,
+        trust=trust.parse(world.trust.read_bytes()),
+    )
+    refuted = dataclasses.replace(found, verdict="REFUTED", requested_by_subject=True)
+    assert exports.properties(refuted, alone) == [
+        "PRUNE_AUDIT_RECEIPT_VERIFIED", "PRUNE_AUDIT_LOGGED", "PRUNE_AUDIT_REQUESTED_BY_SUBJECT"
+    ]  # fmt: skip
+
+
+def test_a_bundle_has_the_one_signature_that_a_trusted_key_made(small_demo):
+    world = small_demo.world
+    data = (world.root / "honest" / "report" / "receipts" / "000.receipt").read_bytes()
+    file = receipt_file.parse(data)
+    payload = dsse.parse(file.envelopes["receipt"]).payload
+    stranger = keys.generate("stranger.example", use="statement")
+    twice = dsse.sign(payload, [stranger, keys.load_signing_key(world.key("auditor"))])
+    two = dataclasses.replace(file, envelopes={**file.envelopes, "receipt": twice})
+    auditor = load_verifier_key(world.keys / "auditor.vkey")
+    bundle = json.loads(exports.sigstore_bundle(two.to_bytes(), (auditor,)))
+    (only,) = bundle["dsseEnvelope"]["signatures"]
+    auditor.verify(decode_base64(only["sig"]), dsse.pae(dsse.PAYLOAD_TYPE, payload))
+    assert bundle["verificationMaterial"]["publicKey"]["hint"].startswith("auditor+")

@@ -77,6 +77,11 @@ def test_costs_that_would_hold_a_reader_are_refused_before_any_work():
         keys.parse_key_file(hostile, ask=lambda _: pytest.fail("asked"))
 
 
+def test_bytes_that_are_no_text():
+    with pytest.raises(MalformedError, match="UTF-8"):
+        keys.parse_key_file(locked_key.PREFIX.encode() + b"\xff\n")
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_key_file_or_malformed(tail):
     with pytest.raises(MalformedError):

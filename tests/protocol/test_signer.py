@@ -1,6 +1,7 @@
 """Keys that stay elsewhere: whatever the signer does, only a signature by the named key over these bytes comes out."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -108,3 +109,16 @@ def test_keygen_and_key_file(tmp_path):
             keys.load_signing_key(secret)
     del value["timeoutSeconds"]
     assert signer.parse_key_file(json.dumps(value).encode()).seconds == signer.SECONDS
+
+
+def test_an_interrupt_ends_the_signer_as_well(tmp_path, monkeypatch):
+    started = []
+
+    def interrupted(process, *_, **__):
+        started.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        external(tmp_path, mode="silent").sign(b"m")
+    assert started[0].returncode is not None

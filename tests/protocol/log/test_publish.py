@@ -52,7 +52,9 @@ def test_all_of_them_and_one_with_two_kinds_of_key(tmp_path):
         assert made.checkpoint.cosigned == {"n0-0": 100, "n0-1": 100, "n1-0": 101}
         assert made.checkpoint.quorum_met
         log.append([b"more"], LOG_KEY)
-        assert publish(log.path, trusted).checkpoint.quorum_met
+        again = publish(log.path, trusted)
+        lines, facts, complaint = again.told("here")
+        assert (len(lines), facts["quorum"], complaint) == (3, True, None)
         assert publish(log.path, trusted).checkpoint.checkpoint.size == 4
 
 
