@@ -4,8 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 DATA ?=
 MODEL ?= mlp
+KILLS ?= 1000
+SEED ?= 2
 
-.PHONY: setup demo test check coverage bench soundness marabou clean
+.PHONY: setup demo test check coverage bench soundness marabou crash clean
 
 setup: $(READY)
 
@@ -49,6 +51,7 @@ coverage: $(READY)
 
 # Figures for people, not for CI: ratios and tables, written to standard output.
 bench: $(READY)
+	$(BIN)/python -m tests.benchmarks.log_bench
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
 	$(BIN)/python -m tests.benchmarks.redirection_study $(if $(DATA),--data $(dir $(DATA)) --many --retrain)
@@ -56,6 +59,11 @@ bench: $(READY)
 # A search for unsound certificates: over a million points; some ten minutes. With DATA the real MNIST as well.
 soundness: $(READY)
 	$(BIN)/python -m tests.benchmarks.soundness $(if $(DATA),--data $(DATA))
+
+# KILLS rounds of killing writers, witnesses and a witness's service at random instants, then the state machine.
+crash: $(READY)
+	$(BIN)/python -m tests.protocol.log.crash_loop $$(mktemp -d) $(KILLS) $(SEED)
+	$(BIN)/python -m pytest -q -s -m slow tests/protocol/log/test_machine.py
 
 clean:
 	rm -rf demo .venv-marabou .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

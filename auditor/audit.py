@@ -94,7 +94,7 @@ class Inputs:
         openings: the OPENINGS folder, if the owner answered.
         reference: the auditor's own data, if any.
         state: where checkpoints are remembered, if anywhere.
-        owner_log: the owner's log folder, if it can be read.
+        owner_log: the owner's log, a folder or an address, if it can be read.
         key: the auditor's statement key.
         ledger: the auditor's log.
         shadow_cache: where shadow models are kept between audits; None keeps nothing.
@@ -112,7 +112,7 @@ class Inputs:
     openings: Path | None
     reference: Path | None
     state: Path | None
-    owner_log: Path | None
+    owner_log: Path | str | None
     key: SigningKey
     ledger: Ledger
     shadow_cache: Path | None

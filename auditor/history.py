@@ -10,13 +10,14 @@ from pathlib import Path
 
 from auditor.case import Case
 from auditor.files import write_atomic
-from protocol.errors import Error
-from protocol.log import files
-from protocol.log.checkpoint import Checkpoint
+from protocol.errors import Error, MalformedError
+from protocol.log import source
+from protocol.log.checkpoint import MAX_CHECKPOINT, Checkpoint
+from protocol.log.files import Fetch
 from protocol.log.policy import Policy
-from protocol.log.store import Log
+from protocol.log.source import Place
 from protocol.log.tree import TileTree
-from protocol.log.verify import verify_log
+from protocol.log.verify import CHECKPOINT, verify_log, verify_served
 from protocol.log.witness import Memory
 
 
@@ -35,11 +36,6 @@ class History:
     evidence: tuple[tuple[str, bytes], ...] = ()
 
 
-def _folder(path: Path | None) -> Path:
-    assert path is not None
-    return path
-
-
 def _signed(data: bytes, policy: Policy, where: str) -> Checkpoint:
     try:
         return policy.verify_checkpoint(data).checkpoint
@@ -47,18 +43,27 @@ def _signed(data: bytes, policy: Policy, where: str) -> Checkpoint:
         raise error.at(where) from None
 
 
-def compare(case: Case, proofs: dict[str, bytes], *, state: Path | None, owner_log: Path | None) -> History:
+def compare(case: Case, proofs: dict[str, bytes], *, state: Path | None, owner_log: Place | None) -> History:
     """Compare the bundle's checkpoints of the owner's log with each other, the memory and the log itself.
 
     Args:
         case: the bundle; its checkpoints are verified.
         proofs: the signed checkpoints of the bundle's proofs, by name.
         state: where checkpoints are remembered; None remembers nothing.
-        owner_log: the owner's log folder, if it can be read.
+        owner_log: the owner's log, a folder or an address, if it can be read.
 
     Raises:
         Error: the log folder or the state is damaged.
     """
+    if owner_log is None:
+        return _compare(case, proofs, state, None, None)
+    with source.reading(owner_log) as fetch:
+        return _compare(case, proofs, state, owner_log, fetch)
+
+
+def _compare(
+    case: Case, proofs: dict[str, bytes], state: Path | None, owner_log: Place | None, fetch: Fetch | None
+) -> History:
     entry = case.certificate_logged.entry
     assert entry is not None
     origin = entry.checkpoint.origin
@@ -73,12 +78,13 @@ def compare(case: Case, proofs: dict[str, bytes], *, state: Path | None, owner_l
         known["remembered"] = (remembered, _signed(remembered, case.policy, str(kept)))
     current: tuple[bytes, Checkpoint] | None = None
     tree: TileTree | None = None
-    if owner_log is not None:
-        log = Log.open(owner_log)
-        data = log.checkpoint_bytes()
-        current = (data, _signed(data, case.policy, str(owner_log / "checkpoint")))
+    if fetch is not None:
+        published = fetch(CHECKPOINT, MAX_CHECKPOINT)
+        if published is None:
+            raise MalformedError("is missing; is this a log's folder?", where=f"{owner_log}/checkpoint")
+        current = (published, _signed(published, case.policy, f"{owner_log}/checkpoint"))
         known["current"] = current
-        tree = TileTree(files.folder_fetch(owner_log), current[1].size)
+        tree = TileTree(fetch, current[1].size)
 
     conflicts: list[tuple[str, str]] = []
     evidence: dict[str, bytes] = {}
@@ -100,7 +106,10 @@ def compare(case: Case, proofs: dict[str, bytes], *, state: Path | None, owner_l
                 notes.append(f"The log folder has {current[1].size} entries, {signed.size} were signed for before.")
             elif signed.size > 0 and tree.root_at(signed.size) != signed.root:
                 # Damage in transit must not become an accusation: every file has to lead to the signed checkpoint.
-                verify_log(_folder(owner_log), case.policy, origin=origin)
+                if isinstance(owner_log, Path):
+                    verify_log(owner_log, case.policy, origin=origin)
+                elif fetch is not None:
+                    verify_served(fetch, case.policy, origin=origin, keep_leaves=False)
                 threat = "rollback" if name == "remembered" else "equivocation"
                 conflict(
                     threat,

@@ -118,7 +118,7 @@ def replay(
     trust: bytes,
     openings: Path | None,
     reference: Path | None,
-    owner_log: Path | None,
+    owner_log: Path | str | None,
     key: SigningKey,
     seed: int,
     shadow_cache: Path | None,
@@ -135,7 +135,7 @@ def replay(
         trust: trusted signers.
         openings: the OPENINGS folder, if the report had one.
         reference: the same reference data.
-        owner_log: the owner's log folder, if the report looked at it.
+        owner_log: the owner's log, a folder or an address, if the report looked at it.
         key: any statement key; nothing is signed with it.
         seed: the seed, for a report without a plan.
         shadow_cache: where shadow models are kept.

@@ -191,15 +191,19 @@ def main() -> None:
     type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
     help="What the key is for.",
 )
+@click.option("--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment.")
+@click.option("--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here.")
 @_common(out=True, now=False)
-def keygen(name: str, use: str, out: Path, as_json: bool, force: bool) -> None:
+def keygen(name: str, use: str, locked: bool, signer: str | None, out: Path, as_json: bool, force: bool) -> None:
     """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""
+    from protocol.keygen import make_pair
+
     try:
-        key = keys.generate(name, use=use)  # type: ignore[arg-type]
+        keys.check_name(name)
     except MalformedError as error:
         raise OwnerError(error.message) from None
-    secret, public = keys.write_key_pair(key, out, force=force)
-    _done(as_json, [f"{secret} and {public}: {key.verifier.vkey}"], key=str(secret), vkey=key.verifier.vkey)
+    secret, public, made = make_pair(name, use, out, locked=locked, command=signer, force=force)
+    _done(as_json, [f"{secret} and {public}: {made.vkey}"], key=str(secret), vkey=made.vkey)
 
 
 @main.command("log-init")
@@ -221,7 +225,7 @@ def log_init(origin: str, key: Path, out: Path, as_json: bool, force: bool) -> N
     check_free_folder(out, force=False)
     check_free(log_key_path(out), force=force)
     Log.create(out, signing)
-    write_atomic(log_key_path(out), read_file(key, limit=4096), secret=True)
+    write_atomic(log_key_path(out), read_file(key, limit=keys.MAX_KEY_FILE), secret=True)
     _done(as_json, [f"{out}: an empty log {origin}"], log=str(out), vkey=signing.verifier.vkey)
 
 
@@ -502,6 +506,26 @@ def export(bundle: Path, limit: int, out: Path, as_json: bool, force: bool) -> N
     if done.left_out:
         lines.append(f"{done.left_out} more claims were left out; see --limit")
     _done(as_json, lines, questions=done.questions, without=done.without, left_out=done.left_out)
+
+
+@click.argument("log", type=FOLDER)
+@click.option("--policy", required=True, type=FILE, help="Witnesses and their addresses (C2SP tlog-policy).")
+@_common(now=False)
+def cosign(log: Path, policy: Path, as_json: bool) -> None:
+    """Have a log's checkpoint cosigned by the witnesses that the policy names with an address."""
+    from owner.files import read_file
+    from protocol.log import policy as policy_file
+    from protocol.log.publish import publish as run
+
+    try:
+        trusted = policy_file.parse(read_file(policy, limit=policy_file.MAX_POLICY))
+    except Error as error:
+        error.where = f"{policy}, {error.where}" if error.where else str(policy)
+        raise
+    lines, facts, complaint = run(log, trusted).told(str(log))
+    _done(as_json, lines, **facts)
+    if complaint is not None:
+        raise complaint
 
 
 @main.command()

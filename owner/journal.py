@@ -74,7 +74,7 @@ def check_log(log: Path, key: SigningKey) -> None:
             raise OwnerError(
                 f"is not the key of this log; it is named {own.name}", where=str(log_key_path(log))
             ) from None
-    if own.seed == key.seed:
+    if own.verifier.public == key.verifier.public:
         raise OwnerError("the statement key is the log's own key; make another one (keygen --use statement)")
 
 

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -43,6 +44,8 @@ MAX_NAME = 255
 """Bytes of a key name; a cosignature's length byte can hold no more."""
 MAX_KEY_TEXT = 4096
 """Bytes of a written key."""
+MAX_KEY_FILE = 8192
+"""Bytes of a key file; one that names a signer also holds a command."""
 _SKEY_PREFIX = "PRIVATE+KEY+"
 
 _P = 2**255 - 19
@@ -256,13 +259,16 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:200].lstrip(".") or "_"
 
 
-def write_key_pair(key: SigningKey, out_dir: Path, *, force: bool = False) -> tuple[Path, Path]:
+def write_key_pair(
+    key: SigningKey, out_dir: Path, *, force: bool = False, secret_file: bytes | None = None
+) -> tuple[Path, Path]:
     """Write `<name>.key` (readable by its owner only) and `<name>.vkey`; return both paths.
 
     Args:
         key: the pair to write.
         out_dir: the folder, made if missing. A `/` in the name becomes `_` in the file names.
         force: replace files that are there; without it nothing is overwritten.
+        secret_file: what to write as the key file instead of the plain form, of the same key.
 
     Raises:
         Error: a file is there already.
@@ -277,10 +283,11 @@ def write_key_pair(key: SigningKey, out_dir: Path, *, force: bool = False) -> tu
                 path.unlink()
         elif os.path.lexists(path):
             raise Error("exists already; nothing is overwritten without --force", where=str(path))
-    for path, text, mode in ((secret, key.skey, 0o600), (public, key.verifier.vkey, 0o644)):
+    content = secret_file if secret_file is not None else f"{key.skey}\n".encode()
+    for path, data, mode in ((secret, content, 0o600), (public, f"{key.verifier.vkey}\n".encode(), 0o644)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode("utf-8") + b"\n")
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     return secret, public
@@ -289,23 +296,56 @@ def write_key_pair(key: SigningKey, out_dir: Path, *, force: bool = False) -> tu
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_KEY_TEXT + 1)
+            data = file.read(MAX_KEY_FILE + 1)
     except OSError as error:
         raise MalformedError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    if len(data) > MAX_KEY_TEXT:
-        raise TooLarge(f"over {MAX_KEY_TEXT} bytes, so not a key file", where=str(path))
+    if len(data) > MAX_KEY_FILE:
+        raise TooLarge(f"over {MAX_KEY_FILE} bytes, so not a key file", where=str(path))
     return data
 
 
-def load_signing_key(path: Path) -> SigningKey:
-    """Read a `.key` file.
+_unlocked: dict[bytes, SigningKey] = {}  # by digest of the file: one passphrase prompt for many signatures
+
+
+def parse_key_file(data: bytes, *, ask: Callable[[str], bytes] | None = None) -> SigningKey:
+    """Read a key file of any of the three kinds: plain, under a passphrase, or in a signer (SPEC 4.4 to 4.6).
+
+    Args:
+        data: the file.
+        ask: gives the passphrase for a key's name; from environment or terminal if None.
+
+    Raises:
+        MalformedError: none of them.
+        BadSignature: another passphrase.
+        Error: no passphrase to be had.
+    """
+    # Imported here: both build on this module, and plain keys need neither.
+    from protocol import locked_key, signer
+
+    if data.lstrip(b" \t\r\n").startswith(b"{"):
+        return signer.parse_key_file(data)
+    if not data.startswith(locked_key.PREFIX.encode()):
+        return parse_skey(data)
+    mark = hashlib.sha256(data).digest()
+    if ask is not None or mark not in _unlocked:
+        name, key_id, use, seed = locked_key.parse(data, ask or locked_key.from_surroundings)
+        key = SigningKey(name=name, use=use, seed=seed)
+        if key.verifier.key_id != key_id:
+            raise Schema("the key id in the key file is not that of its key")
+        _unlocked[mark] = key
+    return _unlocked[mark]
+
+
+def load_signing_key(path: Path, *, ask: Callable[[str], bytes] | None = None) -> SigningKey:
+    """Read a `.key` file of any kind; see `parse_key_file`.
 
     Raises:
         MalformedError: it cannot be read or is no key file; names the path.
+        BadSignature, Error: as for `parse_key_file`.
     """
     try:
-        return parse_skey(_read(path))
-    except MalformedError as error:
+        return parse_key_file(_read(path), ask=ask)
+    except Error as error:
         error.at(str(path))
         raise
 

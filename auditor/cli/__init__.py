@@ -28,6 +28,9 @@ COMMANDS = (
     verification.verify_report,
     logs.verify_log,
     logs.witness,
+    logs.witness_serve,
+    logs.cosign,
+    logs.export_receipt,
     plans.plan,
     plans.threats,
 )

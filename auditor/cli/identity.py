@@ -17,15 +17,19 @@ from protocol.errors import AuditorError, MalformedError
     type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
     help="What the key is for.",
 )
+@click.option("--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment.")
+@click.option("--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here.")
 @with_options(OUT, FORCE, JSON)
-def keygen(name: str, use: str, out: Path, force: bool, as_json: bool) -> None:
+def keygen(name: str, use: str, locked: bool, signer: str | None, out: Path, force: bool, as_json: bool) -> None:
     """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""
+    from protocol.keygen import make_pair
+
     try:
-        key = keys.generate(name, use=use)  # type: ignore[arg-type]
+        keys.check_name(name)
     except MalformedError as error:
         raise AuditorError(error.message) from None
-    secret, public = keys.write_key_pair(key, out, force=force)
-    done(as_json, [f"{secret} and {public}: {key.verifier.vkey}"], key=str(secret), vkey=key.verifier.vkey)
+    secret, public, made = make_pair(name, use, out, locked=locked, command=signer, force=force)
+    done(as_json, [f"{secret} and {public}: {made.vkey}"], key=str(secret), vkey=made.vkey)
 
 
 @click.command("log-init")
@@ -42,5 +46,5 @@ def log_init(origin: str, key: Path, out: Path, as_json: bool) -> None:
     if signing.name != origin:
         raise AuditorError(f"the key is named {signing.name}, a log's key has the log's origin as its name ({origin})")
     Log.create(out, signing)
-    write_atomic(Ledger(log=out).key_path, read(key, 4096), secret=True)
+    write_atomic(Ledger(log=out).key_path, read(key, keys.MAX_KEY_FILE), secret=True)
     done(as_json, [f"{out}: an empty log {origin}"], log=str(out), vkey=signing.verifier.vkey)

@@ -115,7 +115,11 @@ SEED = click.option(
 )
 REFERENCE = click.option("--reference", type=FILE, help="Your own data, which the model never saw: .npz with X, y.")
 OPENINGS = click.option("--openings", type=FOLDER, help="The owner's answer to the challenge.")
-OWNER_LOG = click.option("--owner-log", type=FOLDER, help="The owner's log folder, to check that it only grew.")
+OWNER_LOG = click.option(
+    "--owner-log",
+    callback=lambda _ctx, _option, text: _place(text),
+    help="The owner's log, a folder or an http(s) URL, to check that it only grew.",
+)
 SHADOWS = click.option(
     "--shadows", "shadow_cache", type=PATH, help="Keep trained shadow models here.  [default: beside --log]"
 )
@@ -128,6 +132,12 @@ WORKERS = click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes of loky, tasks of ray."
 )
 SCHEDULER = click.option("--scheduler", help="Address of the running dask scheduler or ray cluster.")
+
+
+def _place(text: str | None) -> Path | str | None:
+    from protocol.log import source
+
+    return source.place(text) if text is not None else None
 
 
 def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -7,8 +7,8 @@ Lock, temporary file and marker live beside the folder, where they are no part o
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -123,7 +123,7 @@ def write_atomic(path: Path, data: bytes, *, temporary: Path) -> None:
     """
     make_folder(path.parent)
     try:
-        _write_durably(temporary, data)
+        _write_durably(str(temporary), data)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)  # on a full disk every block counts
@@ -131,31 +131,60 @@ def write_atomic(path: Path, data: bytes, *, temporary: Path) -> None:
     _sync_folder(path.parent)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def _write_durably(path: str, data: bytes) -> None:
     # A new file in any case: what a crashed run left, or a link that somebody put there, is not written to.
-    path.unlink(missing_ok=True)
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except FileExistsError:
+        os.unlink(path)  # noqa: PTH108  (a plain path: thousands are written in one append)
+        descriptor = os.open(path, flags, 0o666)
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def write_new(contents: Mapping[Path, bytes]) -> None:
+def write_new(root: Path, contents: Mapping[str, bytes]) -> None:
     """Write files that nobody reads yet, many at a time; on return all are durable.
 
     After a crash any of them may be missing or torn: the caller has to know by other means not to
     believe them (a log: they lie beyond its published size). Waiting for many disk writes at once is
-    several times faster than one atomic write after the other.
+    several times faster than one after the other.
 
     Args:
-        contents: bytes by path; folders are made where missing.
+        root: the folder below which they are.
+        contents: bytes by `/`-separated relative path; folders are made where missing.
     """
-    folders = dict.fromkeys(path.parent for path in contents)
+    folders = [root / name for name in dict.fromkeys(name.rpartition("/")[0] for name in contents)]
     for folder in folders:
         make_folder(folder)
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for _ in pool.map(_write_durably, contents.keys(), contents.values()):
-            pass
+    base = str(root)
+    tasks = [(f"{base}/{name}", data) for name, data in contents.items()]
+    count = min(_WRITERS, len(tasks))
+    refused: list[BaseException] = []
+
+    def write(start: int) -> None:
+        # Every writer has its own share from the beginning: handing over one by one costs more than writing.
+        try:
+            for path, data in tasks[start::count]:
+                if refused:
+                    return
+                _write_durably(path, data)
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            refused.append(error)
+
+    threads = [threading.Thread(target=write, args=(start,), daemon=True) for start in range(1, count)]
+    for thread in threads:
+        thread.start()
+    write(0)
+    for thread in threads:
+        thread.join()
+    if refused:
+        raise refused[0]
     for folder in folders:
         _sync_folder(folder)
 

@@ -205,7 +205,13 @@ class Log:
 
     def _extend(self, tree: TileTree, head: Checkpoint, entries: list[bytes], key: SigningKey) -> None:
         size = head.size + len(entries)
-        planned = {tile.path: data for tile, data in self._edge(tree, entries)}
+        planned: dict[str, bytes] = {}
+        replaced: list[str] = []
+        for tile, data in self._edge(tree, entries):
+            path = tile.path
+            planned[path] = data
+            if tile.width == WIDTH and tile.index == tree.size >> HEIGHT * ((tile.level or 0) + 1):
+                replaced.append(path)
         new_tree = TileTree(files.folder_fetch(self.path, planned=planned), size)
         new = Checkpoint(origin=key.name, size=size, root=new_tree.root_at(size))
         if head.size:
@@ -214,26 +220,34 @@ class Log:
             merkle.verify_consistency(head.size, head.root, size, new.root, proof)
         # The marker tells the next writer to clean up, should this one not come to its end.
         files.write_atomic(self._marker, f"{head.size} {size}\n".encode(), temporary=self._temporary)
-        files.write_new({self.path / path: data for path, data in planned.items()})
+        files.write_new(self.path, planned)
         # Everything that the new checkpoint speaks of is on disk before it is.
         self._publish(checkpoint.sign(new, key))
         # From here on the entries are in the log; leftovers are the next writer's to remove.
-        for path in planned:
+        for path in replaced:
             # A partial tile may go once the full one is there; old proofs are made from the full one.
             shutil.rmtree(self.path / f"{path}.p", ignore_errors=True)
         with contextlib.suppress(OSError):
             files.remove(self._marker)
 
     def _edge(self, tree: TileTree, entries: list[bytes]) -> Iterator[tuple[Tile, bytes]]:
-        # The tiles that change: per level the right-most one and those after it.
+        # The tiles that change: per level the right-most one and those after it. Bundle by
+        # bundle: what was just hashed is hashed again while it is near.
         size = tree.size + len(entries)
         first, held = divmod(tree.size, WIDTH)
-        bundled = (self._bundle(tree, first) if held else []) + entries
-        for start in range(0, len(bundled), WIDTH):
-            bundle = tiles.tile_at(None, first + start // WIDTH, size)
-            yield bundle, tiles.join_entries(bundled[start : start + WIDTH])
-        new = merkle.leaf_hashes(entries)
-        level = 0
+        old = self._bundle(tree, first) if held else []
+        hashes = tree.hashes(0, first) if held else []
+        new: list[bytes] = []
+        for number in range(first, -(-size // WIDTH)):
+            end = number * WIDTH + WIDTH - tree.size
+            chunk = entries[max(0, end - WIDTH) : end]
+            yield tiles.tile_at(None, number, size), tiles.join_entries(old + chunk)
+            hashes = hashes + merkle.leaf_hashes(chunk)
+            yield Tile(level=0, index=number, width=len(hashes)), b"".join(hashes)
+            if len(hashes) == WIDTH:
+                new.append(merkle.root_from_hashes(hashes))
+            old, hashes = [], []
+        level = 1
         while new:
             first, held = divmod(tree.size >> HEIGHT * level, WIDTH)
             hashes = (tree.hashes(level, first) if held else []) + new

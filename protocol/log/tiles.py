@@ -5,6 +5,7 @@ Source: C2SP tlog-tiles v0.1.0. SPEC 5.4.
 """
 
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ MAX_ENTRY = 65_535
 """Bytes of one entry: its length is written in two bytes."""
 MAX_BUNDLE = WIDTH * (2 + MAX_ENTRY)
 MAX_PATH = 60
+_LENGTH = struct.Struct(">H")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +41,11 @@ class Tile:
     @property
     def path(self) -> str:
         """`tile/<L>/<N>[.p/<W>]`, relative to the log's folder."""
-        digits = f"{self.index:03d}"
-        digits = digits.rjust(-(-len(digits) // 3) * 3, "0")
-        groups = [digits[i : i + 3] for i in range(0, len(digits), 3)]
-        number = "/".join([*(f"x{group}" for group in groups[:-1]), groups[-1]])
+        left, last = divmod(self.index, 1000)
+        number = f"{last:03d}"
+        while left:
+            left, group = divmod(left, 1000)
+            number = f"x{group:03d}/{number}"
         suffix = "" if self.width == WIDTH else f".p/{self.width}"
         return f"tile/{'entries' if self.level is None else self.level}/{number}{suffix}"
 
@@ -129,7 +132,10 @@ def join_entries(entries: Sequence[bytes]) -> bytes:
         EncodingError: an entry over `MAX_ENTRY` bytes.
     """
     check_entries(entries)
-    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+    parts = [b""] * (2 * len(entries))
+    parts[::2] = map(_LENGTH.pack, map(len, entries))
+    parts[1::2] = entries
+    return b"".join(parts)
 
 
 def split_entries(data: bytes, bundle: Tile) -> list[bytes]:

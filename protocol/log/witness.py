@@ -20,7 +20,7 @@ from protocol.log.files import Fetch
 from protocol.log.policy import Policy
 from protocol.log.store import Log
 from protocol.log.tree import TileTree
-from protocol.log.verify import LogSummary, verify_log, verify_served
+from protocol.log.verify import CHECKPOINT, LogSummary, verify_log, verify_served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,19 +181,46 @@ def cosign(log_path: Path, key: SigningKey, state_dir: Path, now: int, *, log_ke
     with files.locked(log_path):
         log = Log.open(log_path)
         data = log.checkpoint_bytes()
-        signed, offered = checkpoint.parse_signed(data)
-        if offered.origin != log_key.name:
-            raise UnknownKey(f"a checkpoint of the log {offered.origin[:80]!r}, not of {log_key.name!r}")
-        note.verify(signed, [log_key])
-        line = cosignature.sign(signed.text, key, now)
-        cosigned = signed.with_signature(line).to_bytes()
-        if len(cosigned) > MAX_CHECKPOINT:
-            raise EncodingError(f"no room for another signature in {MAX_CHECKPOINT} bytes")
+        cosigned, offered = _cosigned(data, key, now, log_key)
         Memory(folder=state_dir).advance(data, TileTree(files.folder_fetch(log_path), offered.size))
         # A log whose writer was cut off is made whole, now that its checkpoint is known to be no older one.
         log.recover()
         files.write_atomic(log_path / "checkpoint", cosigned, temporary=files.beside(log_path, "tmp"))
     return cosigned
+
+
+def cosign_served(fetch: Fetch, key: SigningKey, state_dir: Path, now: int, *, log_key: VerifierKey) -> bytes:
+    """As `cosign`, of a log that is only read: over HTTP, for instance. Its operator has to fetch the line.
+
+    Args:
+        fetch: reads the log's files.
+        key: as for `cosign`, like the further arguments and errors.
+        state_dir: likewise.
+        now: likewise.
+        log_key: likewise.
+
+    Returns:
+        The checkpoint as read, with the witness's line.
+    """
+    data = fetch(CHECKPOINT, MAX_CHECKPOINT)
+    if data is None:
+        raise MalformedError("is missing; is this a log's folder?", where=CHECKPOINT)
+    cosigned, offered = _cosigned(data, key, now, log_key)
+    Memory(folder=state_dir).advance(data, TileTree(fetch, offered.size))
+    return cosigned
+
+
+def _cosigned(data: bytes, key: SigningKey, now: int, log_key: VerifierKey) -> tuple[bytes, Checkpoint]:
+    # The checkpoint with a line by `key`, which may leave only once the memory has stored it.
+    signed, offered = checkpoint.parse_signed(data)
+    if offered.origin != log_key.name:
+        raise UnknownKey(f"a checkpoint of the log {offered.origin[:80]!r}, not of {log_key.name!r}")
+    note.verify(signed, [log_key])
+    line = cosignature.sign(signed.text, key, now)
+    cosigned = signed.with_signature(line).to_bytes()
+    if len(cosigned) > MAX_CHECKPOINT:
+        raise EncodingError(f"no room for another signature in {MAX_CHECKPOINT} bytes")
+    return cosigned, offered
 
 
 def watch(log_path: Path, policy: Policy, state_dir: Path, *, origin: str | None = None) -> LogSummary:

@@ -351,7 +351,9 @@ def test_file_names_stay_in_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("load", [keys.load_signing_key, keys.load_verifier_key])
-@pytest.mark.parametrize("content", [None, b"", b"junk\n", b"\xff\n", b"k" * (keys.MAX_KEY_TEXT + 1)])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"junk\n", b"\xff\n", b"k" * (keys.MAX_KEY_TEXT + 1), b"k" * (keys.MAX_KEY_FILE + 1)]
+)
 def test_unreadable_key_files_are_named(tmp_path, load, content):
     path = tmp_path / "k.key"
     if content is not None:

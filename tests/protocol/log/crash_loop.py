@@ -2,10 +2,11 @@
 
     python -m tests.protocol.log.crash_loop FOLDER KILLS SEED
 
-Each round forks one to three processes (appenders, a witness, or both at once), kills them by SIGKILL after
-a random time and checks, before anybody has put anything in order: the checkpoint is signed; every
+Each round forks one to three processes (appenders, a witness, one that publishes to a witness over HTTP, and that
+witness's service), kills them by SIGKILL after a random time and checks, before anybody has put anything in order: the checkpoint is signed; every
 acknowledged entry is where its acknowledgement said; what else is there is exactly whole batches that were under
-way; the log extends every checkpoint published before; no acknowledged cosigning is forgotten. Every tenth round one
+way; the log extends every checkpoint published before; no acknowledged cosigning is forgotten, and every line of the
+service that is in the checkpoint is in its memory. Every tenth round one
 undisturbed cosigning follows and then the whole folder has to verify. Prints one line of figures.
 """
 
@@ -13,13 +14,26 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
+from protocol.errors import Error
+from protocol.log.http import Client
 from protocol.log.store import Log, verify_log
 from protocol.log.witness import Memory, cosign
+from protocol.log.witness_client import submit
+from protocol.log.witness_http import Witness, serve
 from tests.protocol.log.helpers import LOG_KEY, ORIGIN, POLICY, WITNESSES
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+PORT = free_port()
 
 
 def child(work, log, state, tag, seed, pipe):
@@ -31,6 +45,11 @@ def child(work, log, state, tag, seed, pipe):
     chance = random.Random(seed)
     number = 0
     say("ready")
+    if work == "serve":
+        memory = Memory(folder=state.with_name("served"))
+        service = Witness(keys=[WITNESSES[2]], logs={ORIGIN: [LOG_KEY.verifier]}, memory=memory, clock=lambda: 1000)
+        with serve(service, port=PORT):
+            time.sleep(60)
     while True:
         if work == "append":
             count = chance.choice([1, 1, 1, 2, 5, 120])
@@ -38,6 +57,16 @@ def child(work, log, state, tag, seed, pipe):
             first = log.append([f"{tag} {n}".encode() for n in range(number, number + count)], LOG_KEY)[0]
             say("done", first, number, count)
             number += count
+        elif work == "publish":
+            try:
+                with Client(f"http://127.0.0.1:{PORT}", seconds=5) as client:
+                    size = log.size
+                    submit(log.path, client, [WITNESSES[2].verifier])
+                say("published", size)
+            except Error as error:
+                # The service may not be up yet, or the log may have grown meanwhile: asked again.
+                if "grown meanwhile" not in str(error) and "cannot be read" not in str(error):
+                    raise
         else:
             size = log.size
             cosign(log.path, WITNESSES[0], state, 1000, log_key=LOG_KEY.verifier)
@@ -69,9 +98,9 @@ class Checker:
         self.log, self.state = log, state
         self.known = []  # every entry that was ever published
         self.root = log.root_at(0)
-        self.cosigned = 0
+        self.cosigned = self.published = 0
         self.figures = {"kills": 0, "acknowledged": 0, "survived unacknowledged": 0, "lost unacknowledged": 0,
-                        "left unfinished": 0, "cosigned": 0}  # fmt: skip
+                        "left unfinished": 0, "cosigned": 0, "published": 0}  # fmt: skip
 
     def check(self, told):
         log, figures = self.log, self.figures
@@ -93,6 +122,9 @@ class Checker:
                 elif name == "cosigned":
                     self.cosigned = max(self.cosigned, words[0])
                     figures["cosigned"] += 1
+                elif name == "published":
+                    self.published = max(self.published, words[0])
+                    figures["published"] += 1
             if begun is not None:
                 number, count = begun
                 open_batches.append([f"{tag} {number + i}".encode() for i in range(count)])
@@ -120,6 +152,14 @@ class Checker:
             seen = POLICY.verify_checkpoint(remembered).checkpoint
             assert seen.size >= self.cosigned
             assert log.root_at(seen.size) == seen.root
+        served = Memory(folder=self.state.with_name("served")).remembered(ORIGIN)
+        seen = POLICY.verify_checkpoint(served).checkpoint if served is not None else None
+        if seen is not None:
+            assert log.root_at(seen.size) == seen.root
+        shown = POLICY.verify_checkpoint(log.checkpoint_bytes())
+        # Nothing leaves the service before it is in its memory: neither what was acknowledged nor what is shown.
+        least = max(self.published, shown.checkpoint.size if "w2" in shown.cosigned else 0)
+        assert least == 0 or (seen is not None and seen.size >= least)
         if head.size:
             log.prove_inclusion(head.size - 1)
 
@@ -131,12 +171,13 @@ def main(folder, kills, seed):
     checker = Checker(log, state)
     for kill in range(kills):
         works = chance.choice([["append"], ["append"], ["append", "append"], ["append", "witness"], ["witness"],
-                               ["append", "append", "witness"]])  # fmt: skip
+                               ["append", "append", "witness"], ["publish", "serve"],
+                               ["append", "publish", "serve"]])  # fmt: skip
         running = {
             f"{kill}-{number}": start(work, log, state, f"{kill}-{number}", chance.random())
             for number, work in enumerate(works)
         }
-        time.sleep(chance.random() * 0.25)
+        time.sleep(chance.random() * (0.6 if "serve" in works else 0.2))
         for pid, _ in running.values():
             os.kill(pid, signal.SIGKILL)
         for pid, _ in running.values():

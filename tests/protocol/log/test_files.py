@@ -1,4 +1,5 @@
 import os
+import time
 
 import pytest
 
@@ -100,3 +101,19 @@ def test_locks_exclude_and_lie_beside_the_folder(tmp_path):
     assert caught.value.where == str(files.beside(folder, "lock")) == str((tmp_path / "new").resolve() / "log.lock")
     with files.locked(folder):
         assert not folder.exists()
+
+
+def test_the_other_writers_stop_when_one_is_refused(tmp_path, monkeypatch):
+    tried = []
+
+    def write(path, _data):
+        tried.append(path)
+        if path.endswith("/0"):
+            raise OSError(28, "full")
+        time.sleep(0.2)
+
+    monkeypatch.setattr(files, "_WRITERS", 2)
+    monkeypatch.setattr(files, "_write_durably", write)
+    with pytest.raises(OSError, match="full"):
+        files.write_new(tmp_path, {str(n): b"" for n in range(20)})
+    assert len(tried) <= 3

@@ -80,7 +80,7 @@ class LogMachine(RuleBasedStateMachine):
 
         def write(path, data):
             if not left[0]:
-                path.write_bytes(data[: len(data) // 2])  # torn
+                Path(path).write_bytes(data[: len(data) // 2])  # torn
                 raise Stopped
             left[0] -= 1
             real(path, data)

@@ -4,6 +4,7 @@ Go's `sumdb/note` and `sumdb/tlog` (Debian: golang-1.19-go, golang-golang-x-mod-
 Python's securesystemslib. Each is skipped where it is absent.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from protocol import envelope
+from protocol import envelope, keys
 from protocol.encoding import decode_base64, encode_base64
-from protocol.errors import BadSignature
-from protocol.log import checkpoint, cosignature, files, merkle, note
+from protocol.errors import BadSignature, MalformedError
+from protocol.log import checkpoint, cosignature, files, merkle, note, proof
 from protocol.log.checkpoint import Checkpoint
 from protocol.log.store import Log
 from protocol.log.tree import TileTree
@@ -71,6 +72,48 @@ def test_openssl_verifies_envelopes(tmp_path):
     assert openssl_accepts(tmp_path, signer.verifier.public, message, signature)
     for changed in flips(message):
         assert not openssl_accepts(tmp_path, signer.verifier.public, changed, signature)
+
+
+def openssl_signs(folder, signer, message):
+    pem = Ed25519PrivateKey.from_private_bytes(signer.seed).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "secret").write_bytes(pem)
+    (folder / "message").write_bytes(message)
+    command = "openssl pkeyutl -sign -rawin -inkey secret -in message -out signed"
+    subprocess.run(command.split(), cwd=folder, capture_output=True, check=True)
+    return (folder / "signed").read_bytes()
+
+
+@needs_openssl
+def test_what_openssl_signs_verifies_here_and_is_what_we_sign(tmp_path):
+    text = checkpoint.to_text(Checkpoint(origin=ORIGIN, size=3, root=bytes(32)))
+    value = openssl_signs(tmp_path, LOG_KEY, text)
+    made = note.Note(text=text, signatures=(note.Signature(name=ORIGIN, key_id=LOG_KEY.verifier.key_id, value=value),))
+    assert made.to_bytes() == checkpoint.sign(Checkpoint(origin=ORIGIN, size=3, root=bytes(32)), LOG_KEY)
+    assert note.verify(note.parse(made.to_bytes()), [LOG_KEY.verifier]) == (LOG_KEY.verifier,)
+    message = b"cosignature/v1\ntime 77\n" + text
+    line = note.Signature(
+        name=WITNESSES[0].name,
+        key_id=WITNESSES[0].verifier.key_id,
+        value=(77).to_bytes(8, "big") + openssl_signs(tmp_path, WITNESSES[0], message),
+    )
+    assert cosignature.verify(line, WITNESSES[0].verifier, text) == 77
+    for changed in flips(line.value):
+        with pytest.raises(BadSignature):
+            cosignature.verify(
+                note.Signature(name=line.name, key_id=line.key_id, value=changed), WITNESSES[0].verifier, text
+            )
+    signer = key("example.com/owner", "statement")
+    body = b'{"any": "payload"}'
+    signature = openssl_signs(tmp_path, signer, envelope.pae(envelope.PAYLOAD_TYPE, body))
+    value = {
+        "payload": encode_base64(body),
+        "payloadType": envelope.PAYLOAD_TYPE,
+        "signatures": [{"sig": encode_base64(signature)}],
+    }
+    read = envelope.parse(json.dumps(value).encode())
+    assert envelope.verify(read, [signer.verifier]) == (signer.verifier,)
 
 
 def test_securesystemslib_verifies_envelopes():
@@ -235,3 +278,53 @@ def test_logs_that_we_open_again_are_go_s_too(go, tmp_path):
         head = log.checkpoint()
         assert go("tree", log.path, head.size, encode_base64(head.root))[0]
         assert head.root == merkle.root_from_hashes(log.leaf_hashes())
+
+
+def test_go_reads_our_key_files_and_refuses_changed_ones(go, tmp_path):
+    secret, public = keys.write_key_pair(LOG_KEY, tmp_path)
+    (tmp_path / "text").write_bytes(b"some text\n")
+    skey, vkey = secret.read_text().rstrip("\n"), public.read_text().rstrip("\n")
+    accepted, signed = go("sign", skey, tmp_path / "text")
+    assert accepted
+    (tmp_path / "note").write_bytes(signed)
+    assert go("note", vkey, tmp_path / "note") == (True, b"some text\n")
+    # The key id and the type are checked on both sides alike; what is in base64 is 33 bytes on both sides.
+    name, mark, material = vkey.split("+", 2)
+    for changed in (f"{name}x+{mark}+{material}", f"{name}+{'0' * 8}+{material}", f"{name}+{mark}+{material[:-4]}"):
+        assert not go("note", changed, tmp_path / "note")[0]
+        with pytest.raises(MalformedError):
+            keys.parse_vkey(changed)
+    for changed in (skey.replace("PRIVATE+KEY", "PUBLIC+KEY"), skey[:-4], skey.replace(mark, "0" * 8)):
+        assert not go("sign", changed, tmp_path / "text")[0]
+        with pytest.raises(MalformedError):
+            keys.parse_skey(changed.encode() + b"\n")
+
+
+@pytest.mark.parametrize("count", [1, 256, 300])
+def test_go_finds_the_leaf_hashes_of_our_entries(go, tmp_path, count):
+    log = make_log(tmp_path / "log", count)
+    assert go("entries", log.path, count)[0]
+    path = log.path / ("tile/entries/000" if count >= 256 else f"tile/entries/000.p/{count}")
+    data = path.read_bytes()
+    for changed in (*flips(data, 5), data[:-1], data + b"\0\0"):
+        path.write_bytes(changed)
+        assert not go("entries", log.path, count)[0]
+
+
+def test_go_checks_a_tlog_proof_from_its_text(go, tmp_path):
+    """The proof as a subject keeps it: read line by line here, checked by Go's note and tlog alone."""
+    log = make_log(tmp_path / "log", 300)
+    text = proof.to_bytes(log.prove_inclusion(123)).decode()
+    head, checkpoint_text = text.split("\n\n", 1)
+    version, index, *hashes = head.split("\n")
+    assert version == "c2sp.org/tlog-proof@v1"
+    (tmp_path / "note").write_text(checkpoint_text)
+    accepted, opened = go("note", LOG_KEY.verifier.vkey, tmp_path / "note")
+    assert accepted
+    _, size, root = opened.decode().split("\n")[:3]
+    leaf = encode_base64(hashlib.sha256(b"\x00entry 123").digest())
+    number = index.removeprefix("index ")
+    assert go("check-inclusion", size, root, number, leaf, *hashes)[0]
+    assert not go("check-inclusion", size, root, "124", leaf, *hashes)[0]
+    assert not go("check-inclusion", size, root, number, leaf, *hashes[:-1])[0]
+    assert not go("check-inclusion", size, root, number, leaf, *hashes[1:], hashes[0])[0]

@@ -233,7 +233,7 @@ def dying(action, left):
 @pytest.mark.parametrize(("before", "added"), [(0, 1), (3, 2), (254, 1), (254, 2), (254, 700), (512, 1)])
 def test_a_crash_at_any_write_leaves_the_old_or_the_new_log(tmp_path, monkeypatch, before, added):
     make_log(tmp_path / "original", *([before] if before else []))
-    write, remove, rmtree = files.write_atomic, files.remove, shutil.rmtree
+    write, remove, rmtree, durably = files.write_atomic, files.remove, shutil.rmtree, files._write_durably
     for fatal in range(100):
         folder = tmp_path / f"log{fatal}"
         shutil.copytree(tmp_path / "original", folder)
@@ -241,6 +241,8 @@ def test_a_crash_at_any_write_leaves_the_old_or_the_new_log(tmp_path, monkeypatc
         log = Log.open(folder)
         new = [b"entry %d" % i for i in range(before, before + added)]
         with monkeypatch.context() as patch:
+            patch.setattr(files, "_WRITERS", 1)
+            patch.setattr(files, "_write_durably", dying(durably, left))
             patch.setattr(files, "write_atomic", dying(write, left))
             patch.setattr(files, "remove", dying(remove, left))
             patch.setattr("protocol.log.store.shutil.rmtree", dying(rmtree, left))

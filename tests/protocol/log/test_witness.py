@@ -18,7 +18,7 @@ from protocol.errors import (
 from protocol.log import checkpoint, cosignature, files, merkle, note, tree
 from protocol.log.checkpoint import Checkpoint
 from protocol.log.store import Log
-from protocol.log.witness import Memory, cosign, watch
+from protocol.log.witness import Memory, cosign, cosign_served, watch
 from tests.protocol.log.helpers import LOG_KEY, ORIGIN, POLICY, WITNESSES, key, make_log, unbase64
 
 W0, W1, W2 = WITNESSES
@@ -259,3 +259,13 @@ class TestWatch:
             watch(log.path, POLICY, state)
         assert caught.value.where == "tile/0/000.p/3"
         assert not state.exists()
+
+
+def test_a_log_that_is_only_read(tmp_path):
+    log = make_log(tmp_path / "log", 3)
+    fetch = files.folder_fetch(log.path)
+    data = cosign_served(fetch, W0, tmp_path / "s", 7, log_key=LOG_KEY.verifier)
+    assert POLICY.verify_checkpoint(data).cosigned == {"w0": 7}
+    assert Memory(folder=tmp_path / "s").remembered(ORIGIN) == log.checkpoint_bytes()
+    with pytest.raises(MalformedError, match="is missing"):
+        cosign_served(lambda _path, _limit: None, W0, tmp_path / "s", 7, log_key=LOG_KEY.verifier)

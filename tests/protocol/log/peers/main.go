@@ -3,6 +3,7 @@
 //	peer note VKEY FILE              the note in FILE is signed by VKEY
 //	peer sign SKEY FILE              prints the text in FILE as a signed note
 //	peer tree FOLDER SIZE ROOT       the hash tiles in FOLDER lead to ROOT (base64)
+//	peer entries FOLDER SIZE         the entry bundles in FOLDER have the leaf hashes in its tiles
 //	peer inclusion FOLDER SIZE N     prints the inclusion proof of leaf N, one base64 hash a line
 //	peer check-inclusion SIZE ROOT N LEAF HASH...
 //	peer consistency FOLDER OLD NEW  prints the consistency proof
@@ -159,6 +160,37 @@ func main() {
 		}
 		if found != root {
 			reject(fmt.Errorf("the leaf hashes lead to %v", found))
+		}
+	case "entries":
+		size := number(args[1])
+		for first := int64(0); first < size; first += 256 {
+			tile := tlog.Tile{H: 8, L: 0, N: first / 256, W: 256}
+			if size-first < 256 {
+				tile.W = int(size - first)
+			}
+			data, err := folder{args[0]}.ReadTiles([]tlog.Tile{tile})
+			if err != nil {
+				reject(err)
+			}
+			path := strings.Replace(tile.Path(), "tile/8/0/", "tile/entries/", 1)
+			bundle := read(filepath.Join(args[0], path))
+			for index := 0; index < tile.W; index++ {
+				if len(bundle) < 2 {
+					reject(fmt.Errorf("%s ends after %d entries", path, index))
+				}
+				length := int(bundle[0])<<8 | int(bundle[1])
+				if len(bundle) < 2+length {
+					reject(fmt.Errorf("%s is cut short", path))
+				}
+				leaf := tlog.RecordHash(bundle[2 : 2+length])
+				if string(leaf[:]) != string(data[0][32*index:32*index+32]) {
+					reject(fmt.Errorf("entry %d has another leaf hash", first+int64(index)))
+				}
+				bundle = bundle[2+length:]
+			}
+			if len(bundle) != 0 {
+				reject(fmt.Errorf("%s goes on after its entries", path))
+			}
 		}
 	case "inclusion":
 		proof, err := tlog.ProveRecord(number(args[1]), number(args[2]), reader(args[0], number(args[1])))
