@@ -439,6 +439,23 @@ def verify_receipt(receipt: Path, slip: Path | None, policy: Path, trust: Path, 
     sys.exit(EXIT_CODES[result.verdict])
 
 
+@main.command("receipt-page")
+@click.option("--out", default=Path("receipt.html"), show_default=True, type=PATH, help="The page to write.")
+@_with(POLICY, TRUST, FORCE, JSON)
+def receipt_page(out: Path, policy: Path, trust: Path, force: bool, as_json: bool) -> None:
+    """Write one HTML file with which anybody checks receipts in a browser, offline; trust and policy are baked in."""
+    from auditor import page
+    from auditor.files import write_atomic
+
+    _fresh(out, force)
+    policy_bytes, trust_bytes = _policy(policy), _trust(trust)
+    write_atomic(out, page.build(policy=policy_bytes, trust=trust_bytes))
+    fingerprints = page.fingerprints(policy=policy_bytes, trust=trust_bytes)
+    lines = [f"{out}: open it in a browser and choose a receipt; it trusts these keys (SHA-256):", *fingerprints]
+    lines.append("publish these fingerprints somewhere else too, so that whoever gets the page can compare them")
+    _done(as_json, lines, page=str(out), fingerprints=fingerprints)
+
+
 @main.command("verify-report")
 @click.argument("report", type=FOLDER)
 @_with(POLICY, TRUST, JSON)

@@ -74,17 +74,6 @@ export function fromHex(text, length, name = "hexadecimal text") {
 const STANDARD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const SIX_BITS = new Map([...STANDARD].map((letter, value) => [letter.charCodeAt(0), value]));
 
-export function base64(bytes) {
-  const out = [];
-  for (let i = 0; i < bytes.length; i += 3) {
-    const word = (bytes[i] << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0);
-    const left = bytes.length - i;
-    out.push(STANDARD[word >> 18], STANDARD[(word >> 12) & 63]);
-    out.push(left > 1 ? STANDARD[(word >> 6) & 63] : "=", left > 2 ? STANDARD[word & 63] : "=");
-  }
-  return out.join("");
-}
-
 // RFC 4648 section 4, with padding and with unused bits zero (SPEC 2.6).
 export function fromBase64(text, name = "base64 text") {
   const bad = () => malformed(`${name} is not base64 in its one spelling`, "EncodingError");

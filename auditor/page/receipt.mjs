@@ -30,17 +30,17 @@ export const STEPS = [
   ["slip", "The slip belongs to this receipt", "Your own records, opened with your slip, are among the records of this receipt."],
 ];
 
-const base64 = (value, name) => fromBase64(text()(value, name), name);
+const bytesIn = (value, name) => fromBase64(text()(value, name), name);
 
 export function parseReceipt(bytes) {
   limit(bytes, MAX_RECEIPT, "a receipt");
-  const each = Object.fromEntries(DOCUMENTS.map((name) => [name, base64]));
+  const each = Object.fromEntries(DOCUMENTS.map((name) => [name, bytesIn]));
   const receipt = fields({
     version: version("prune-audit/receipt/v1"),
     envelopes: fields(each),
     proofs: fields({}, each),
     claims: list(
-      fields({ line: base64, index: whole(0), path: list((value, name) => fromHex(digest(value, name)), { most: 63 }) }),
+      fields({ line: bytesIn, index: whole(0), path: list((value, name) => fromHex(digest(value, name)), { most: 63 }) }),
     ),
     records: list(digest),
   })(parseCanonical(bytes, "a receipt"), "receipt");
@@ -138,7 +138,7 @@ export function verifyReceipt(bytes, trusted, slip = null, passed = () => {}) {
           linked(equal(opened.commitment, parsed.envelopes.commitment), "it is for another commitment");
           const records = new Set(parsed.records);
           own = opened.opened
-            .map((record, i) => within(`record ${i}`, () => verifyOpening(record, commitment.records, "it")))
+            .map((record, i) => within(`record ${i}`, () => verifyOpening(record, commitment.records)))
             .filter((record) => records.has(record)).length;
           linked(own > 0 || request.scope.kind === "class", "none of its records is in this receipt");
           return `${opened.opened.length} records opened, ${own} of them in this receipt.`;

@@ -203,7 +203,7 @@ export function parseSlip(bytes) {
     });
   };
   const rows = (name) => {
-    const width = arrays[name].shape.slice(1).reduce((product, axis) => product * axis, 1);
+    const width = arrays[name].contents.length / n;
     return Array.from({ length: n }, (_, i) => arrays[name].contents.subarray(i * width, (i + 1) * width));
   };
   for (const name of ["salts", "groups"])
@@ -230,11 +230,11 @@ export function parseSlip(bytes) {
 }
 
 // SPEC 10.5: the record commitment of an opened record, if it is one of the committed records.
-export function verifyOpening(record, committed, where) {
+export function verifyOpening(record, committed) {
   const [count, groups] = [BigInt(committed.count), BigInt(committed.groups)];
   const { index, start, count: size, groupIndex } = record;
   if (!(start <= index && index < start + size && start + size <= count && groupIndex < groups))
-    throw unverifiable(`${where}: index and group do not fit the commitment`, "Inclusion");
+    throw unverifiable("index and group do not fit the commitment", "Inclusion");
   const bigEndian = new Uint8Array(record.values.length);
   for (let i = 0; i < bigEndian.length; i++) bigEndian[i] = record.values[(i & ~3) + 3 - (i & 3)];
   const label = uint64(record.label).slice(4);
@@ -243,6 +243,6 @@ export function verifyOpening(record, committed, where) {
   const records = rootOfPath(leafHash(commitment), index, count, record.recordPath);
   const groupRoot = rootOfPath(leafHash(entry), groupIndex, groups, record.groupPath);
   const root = tagged("record-trees", uint64(count), records, uint64(groups), groupRoot);
-  if (!equal(root, fromHex(committed.root))) throw unverifiable(`${where}: not one of the committed records`, "Inclusion");
+  if (!equal(root, fromHex(committed.root))) throw unverifiable("not one of the committed records", "Inclusion");
   return hex(commitment);
 }
