@@ -4,7 +4,8 @@
 // secure context. Nothing here handles a secret: speed and constant time do not matter, being right does.
 
 // What is wrong with an input: `kind` is "malformed" (the bytes are not what SPEC.md says) or "unverifiable" (well
-// formed, not to be believed), `reason` the class of the error. Neither accuses anybody (SPEC 13.7).
+// formed, not to be believed), `reason` one of the words for other programs (CLI_PROTOCOL.md of the conformance kit).
+// Neither kind accuses anybody (SPEC 13.7).
 export class Problem extends Error {
   constructor(kind, reason, message, where = "") {
     super(message);
@@ -17,7 +18,7 @@ export class Problem extends Error {
   }
 }
 
-export const malformed = (message, reason = "Schema") => new Problem("malformed", reason, message);
+export const malformed = (message, reason = "schema") => new Problem("malformed", reason, message);
 export const unverifiable = (message, reason) => new Problem("unverifiable", reason, message);
 
 // Run `what`; a Problem that comes out says where.
@@ -31,7 +32,7 @@ export function within(where, what) {
 }
 
 export function limit(bytes, most, name) {
-  if (bytes.length > most) throw malformed(`${name} has ${bytes.length} bytes, at most ${most} are read`, "TooLarge");
+  if (bytes.length > most) throw malformed(`${name} has ${bytes.length} bytes, at most ${most} are read`, "too-large");
 }
 
 const TEXT_OUT = new TextEncoder();
@@ -43,7 +44,7 @@ export function fromUtf8(bytes) {
   try {
     return TEXT_IN.decode(bytes);
   } catch {
-    throw malformed("not UTF-8", "EncodingError");
+    throw malformed("not UTF-8", "malformed");
   }
 }
 
@@ -67,7 +68,7 @@ export const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padS
 
 export function fromHex(text, length, name = "hexadecimal text") {
   if (!/^(?:[0-9a-f]{2})*$/.test(text) || (length !== undefined && text.length !== 2 * length))
-    throw malformed(`${name} is not ${length ?? ""} bytes in lower-case hexadecimal`, "EncodingError");
+    throw malformed(`${name} is not ${length ?? ""} bytes in lower-case hexadecimal`, "malformed");
   return Uint8Array.from({ length: text.length / 2 }, (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16));
 }
 
@@ -76,7 +77,7 @@ const SIX_BITS = new Map([...STANDARD].map((letter, value) => [letter.charCodeAt
 
 // RFC 4648 section 4, with padding and with unused bits zero (SPEC 2.6).
 export function fromBase64(text, name = "base64 text") {
-  const bad = () => malformed(`${name} is not base64 in its one spelling`, "EncodingError");
+  const bad = () => malformed(`${name} is not base64 in its one spelling`, "malformed");
   if (text.length % 4 !== 0) throw bad();
   const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
   const out = new Uint8Array((text.length / 4) * 3 - padding);
@@ -98,7 +99,7 @@ export function fromBase64(text, name = "base64 text") {
 // In envelopes the URL-safe alphabet is accepted too, never both in one text (SPEC 2.6).
 export function fromEitherBase64(text, name) {
   if (/[-_]/.test(text)) {
-    if (/[+/]/.test(text)) throw malformed(`${name} mixes two base64 alphabets`, "EncodingError");
+    if (/[+/]/.test(text)) throw malformed(`${name} mixes two base64 alphabets`, "malformed");
     return fromBase64(text.replaceAll("-", "+").replaceAll("_", "/"), name);
   }
   return fromBase64(text, name);

@@ -8,7 +8,7 @@ const LARGEST = 2 ** 53 - 1;
 export function parseJson(bytes) {
   const text = fromUtf8(bytes);
   let at = 0;
-  const bad = (what) => malformed(`${what} at character ${at} of a JSON text`, "EncodingError");
+  const bad = (what) => malformed(`${what} at character ${at} of a JSON text`, "malformed");
   const blank = () => {
     while (at < text.length && " \t\n\r".includes(text[at])) at++;
   };
@@ -45,7 +45,7 @@ export function parseJson(bytes) {
     const first = text[at];
     if (first === '"') return string();
     if (first === "{" || first === "[") {
-      if (depth >= MAX_DEPTH) throw malformed(`JSON nested deeper than ${MAX_DEPTH}`, "TooLarge");
+      if (depth >= MAX_DEPTH) throw malformed(`JSON nested deeper than ${MAX_DEPTH}`, "too-large");
       return first === "{" ? object(depth + 1) : array(depth + 1);
     }
     for (const [word, meaning] of [["true", true], ["false", false], ["null", null]])
@@ -90,7 +90,7 @@ export function parseJson(bytes) {
       blank();
       if (text[at] !== '"') throw bad("a key that is no string");
       const key = string();
-      if (out.has(key)) throw malformed(`the key ${JSON.stringify(key)} stands twice in one object`, "EncodingError");
+      if (out.has(key)) throw malformed(`the key ${JSON.stringify(key)} stands twice in one object`, "schema");
       blank();
       if (text[at++] !== ":") throw bad("no :");
       out.set(key, value(depth));
@@ -127,7 +127,7 @@ export function canonical(value) {
 
 export function parseCanonical(bytes, name) {
   const value = parseJson(bytes);
-  if (!equal(utf8(canonical(value)), bytes)) throw malformed(`${name} is not in the canonical spelling`, "NonCanonical");
+  if (!equal(utf8(canonical(value)), bytes)) throw malformed(`${name} is not in the canonical spelling`, "non-canonical");
   return value;
 }
 
@@ -152,7 +152,7 @@ export const exactly = (wanted) => (value, name) => {
   return value;
 };
 export const version = (wanted) => (value) => {
-  if (value !== wanted) throw malformed(`the version is not ${wanted}`, "UnsupportedVersion");
+  if (value !== wanted) throw malformed(`the version is not ${wanted}`, "unsupported-version");
   return value;
 };
 export const oneOf = (...wanted) => (value, name) => {
@@ -166,7 +166,9 @@ export const digest = (value, name) => {
 };
 export const list = (item, { least = 0, most = Infinity, unique = null } = {}) => (value, name) => {
   if (!Array.isArray(value)) throw wrong(name, "an array");
-  if (value.length < least || value.length > most) throw malformed(`${name} has ${value.length} entries`, "TooLarge");
+  if (least === most && value.length !== most) throw wrong(name, `an array of ${most}`);
+  if (value.length > most) throw malformed(`${name} has ${value.length} entries`, "too-large");
+  if (value.length < least) throw wrong(name, `an array of at least ${least}`);
   const out = value.map((entry, i) => item(entry, `${name}[${i}]`));
   if (unique !== null && new Set(out.map(unique)).size !== out.length) throw wrong(name, "without repetitions");
   return out;
@@ -229,7 +231,7 @@ export function decimal(value, name) {
   if (Math.abs(Number(power)) > 400) throw wrong(name, "a decimal number with an exponent within 400");
   const out = { negative: sign === "-", digits: before + after, exponent: Number(power) - after.length };
   if (spell(out.negative, out.digits, out.exponent) !== value)
-    throw malformed(`${name} is not the one spelling of its number`, "NonCanonical");
+    throw malformed(`${name} is not the one spelling of its number`, "non-canonical");
   return { text: value, ...out, zero: /^0*$/.test(out.digits) };
 }
 
@@ -274,5 +276,5 @@ export function float32(value, name) {
     if (spell(number.negative, first + rest, Number(power) - rest.length) === value) return number;
     break;
   }
-  throw malformed(`${name} is not the shortest spelling of its float32`, "NonCanonical");
+  throw malformed(`${name} is not the shortest spelling of its float32`, "non-canonical");
 }

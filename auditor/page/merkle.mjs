@@ -21,7 +21,7 @@ export function root(leaves) {
 
 // The root that a path leads to from `leaf` at `index` of `size`; the path has to have exactly the right length.
 export function rootOfPath(leaf, index, size, path) {
-  const no = (why) => unverifiable(`the inclusion proof ${why}`, "Inclusion");
+  const no = (why) => unverifiable(`the inclusion proof ${why}`, "inclusion");
   let [node, last] = [BigInt(index), BigInt(size) - 1n];
   if (node < 0n || node > last || last >= LARGEST_TREE) throw no("is for an index outside the tree");
   if ([leaf, ...path].some((hash) => hash.length !== 32)) throw no("holds a hash that is not 32 bytes");
@@ -44,11 +44,11 @@ export function rootOfPath(leaf, index, size, path) {
 
 export function verifyInclusion(leaf, index, size, path, expected) {
   if (!equal(rootOfPath(leaf, index, size, path), expected))
-    throw unverifiable("the inclusion proof does not lead to the signed root", "Inclusion");
+    throw unverifiable("the inclusion proof does not lead to the signed root", "inclusion");
 }
 
 export function verifyConsistency(first, firstRoot, second, secondRoot, path) {
-  const no = (why) => unverifiable(`the consistency proof ${why}`, "Consistency");
+  const no = (why) => unverifiable(`the consistency proof ${why}`, "consistency");
   [first, second] = [BigInt(first), BigInt(second)];
   if (first > second || first < 0n || second > LARGEST_TREE) throw no("is between impossible sizes");
   if ([firstRoot, secondRoot, ...path].some((hash) => hash.length !== 32)) throw no("holds a hash that is not 32 bytes");

@@ -4,10 +4,10 @@ import {
 } from "./bytes.mjs";
 import { verifyEd25519 } from "./ed25519.mjs";
 import {
-  decimal, digest, exactly, fields, flag, float32, list, notNegative, oneOf, parseCanonical, parseJson, text, time,
+  digest, exactly, fields, flag, float32, list, notNegative, oneOf, parseCanonical, parseJson, text, time,
   version, whole,
 } from "./json.mjs";
-import { parseVkey, STATEMENT_OR_LOG, verifyProof } from "./notes.mjs";
+import { parsePolicy, parseVkey, STATEMENT_OR_LOG, verifyProof } from "./notes.mjs";
 
 export const MAX_ENTRY = 65_535;
 const PAYLOAD_TYPE = "application/vnd.in-toto+json";
@@ -70,6 +70,16 @@ export function parseTrust(bytes) {
     if (least > trust.signers.filter((entry) => entry.role === role).length)
       throw malformed(`the threshold ${least} of the role ${role} cannot be met`);
   return trust;
+}
+
+// The reader's two files, which together list no key for two purposes (SPEC 4.1).
+export function parseTrusted(policyBytes, trustBytes) {
+  const policy = within("policy", () => parsePolicy(policyBytes));
+  const trust = within("trust file", () => parseTrust(trustBytes));
+  const used = new Set([...policy.logs, ...policy.witnesses.values()].map((key) => hex(key.key)));
+  for (const { vkey } of trust.signers)
+    if (used.has(hex(vkey.key))) throw malformed(`the key of ${vkey.name} is also a log's or a witness's in the policy`);
+  return { policy, trust };
 }
 
 // ---- messages: what the predicate holds, and the name of the subject
@@ -154,7 +164,7 @@ export function verifyLogged(bytes, proof, kind, { policy, trust }) {
   const envelope = parseEnvelope(bytes);
   const { checkpoint, index } = within("proof", () => verifyProof(proof, bytes, policy));
   if (!checkpoint.quorumMet)
-    throw unverifiable("the quorum of witnesses has not cosigned; ask for a receipt that was finished later", "Quorum");
+    throw unverifiable("the quorum of witnesses has not cosigned; ask for a receipt that was finished later", "no-quorum");
   let [role, signers, refused] = [null, [], "no signature by a key that the trust file lists for it"];
   for (const candidate of MESSAGES[kind].roles) {
     const listed = trust.signers.filter((entry) => entry.role === candidate && entry.logs.includes(checkpoint.origin));
@@ -169,7 +179,7 @@ export function verifyLogged(bytes, proof, kind, { policy, trust }) {
     if (signed.length > counted.length) refused = "signed by a key that was not valid at the witnessed time";
     else if (signed.length > 0) refused = "fewer trusted keys signed than the threshold asks for";
   }
-  if (role === null) throw unverifiable(refused, refused.includes("not valid") ? "Expired" : "UnknownKey");
+  if (role === null) throw unverifiable(refused, refused.includes("not valid") ? "expired" : "unknown-key");
   return { kind, bytes, role, signers, checkpoint, index, message: parseMessage(envelope.payload, kind) };
 }
 
@@ -203,7 +213,7 @@ const region = (value, name) => {
 const property = (value, name) =>
   value instanceof Map && value.has("logits")
     ? fields({ logits: list(float32, { least: 1, most: 1 << 16 }) })(value, name)
-    : fields({ argmax: whole(0), margin: decimal })(value, name);
+    : fields({ argmax: whole(0), margin: notNegative })(value, name);
 
 const CLAIMS = {
   redirection: {

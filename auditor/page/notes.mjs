@@ -43,7 +43,7 @@ export function parseNote(bytes, most = 1_000_000) {
   const split = whole.lastIndexOf("\n\n");
   if (split < 0 || !whole.endsWith("\n")) throw malformed("a signed note without an empty line or a last newline");
   const lines = whole.slice(split + 2, -1).split("\n");
-  if (lines.length > 100) throw malformed("a signed note with more than 100 signatures", "TooLarge");
+  if (lines.length > 100) throw malformed("a signed note with more than 100 signatures", "too-large");
   const signatures = lines.map((line) => {
     const parts = line.split(" ");
     if (parts.length !== 3 || parts[0] !== EM_DASH) throw malformed("a line of a signed note that is no signature");
@@ -77,7 +77,7 @@ export function parseCheckpoint(bytes) {
 
 // SPEC 5.3: the time of a witness's line, which MUST verify.
 function cosignedAt(line, witness, checkpoint) {
-  const no = () => unverifiable(`the cosignature of ${witness.name} does not verify`, "BadSignature");
+  const no = () => unverifiable(`the cosignature of ${witness.name} does not verify`, "bad-signature");
   const bytes = line.signature;
   const length = witness.type === COSIGNATURE ? 64 : MLDSA44_SIGNATURE;
   if (bytes.length !== 8 + length) throw no();
@@ -152,17 +152,17 @@ export function parsePolicy(bytes) {
 export function verifyCheckpoint(bytes, policy, expectedOrigin = null) {
   const checkpoint = parseCheckpoint(bytes);
   const logs = policy.logs.filter((key) => key.name === checkpoint.origin);
-  if (logs.length === 0) throw unverifiable(`the policy lists no log ${checkpoint.origin}`, "UnknownKey");
+  if (logs.length === 0) throw unverifiable(`the policy lists no log ${checkpoint.origin}`, "unknown-key");
   if (expectedOrigin !== null && checkpoint.origin !== expectedOrigin)
-    throw unverifiable(`a checkpoint of ${checkpoint.origin}, not of ${expectedOrigin}`, "UnknownKey");
+    throw unverifiable(`a checkpoint of ${checkpoint.origin}, not of ${expectedOrigin}`, "unknown-key");
   let signed = false;
   for (const line of checkpoint.signatures)
     for (const key of logs.filter((known) => isBy(line, known))) {
       if (!verifyEd25519(key.key, utf8(checkpoint.text), line.signature))
-        throw unverifiable(`the signature of the log ${key.name} does not verify`, "BadSignature");
+        throw unverifiable(`the signature of the log ${key.name} does not verify`, "bad-signature");
       signed = true;
     }
-  if (!signed) throw unverifiable(`not signed by the log ${checkpoint.origin}`, "UnknownKey");
+  if (!signed) throw unverifiable(`not signed by the log ${checkpoint.origin}`, "unknown-key");
   const times = new Map();
   for (const [name, witness] of policy.witnesses)
     for (const line of checkpoint.signatures.filter((candidate) => isBy(candidate, witness))) {
@@ -187,10 +187,10 @@ export function verifyProof(bytes, entry, policy) {
   const split = whole.indexOf("\n\n");
   if (split < 0) throw malformed("a tlog-proof without an empty line");
   const [header, index, ...hashes] = whole.slice(0, split).split("\n");
-  if (header !== "c2sp.org/tlog-proof@v1") throw malformed("not a c2sp.org/tlog-proof@v1", "UnsupportedVersion");
+  if (header !== "c2sp.org/tlog-proof@v1") throw malformed("not a c2sp.org/tlog-proof@v1", "unsupported-version");
   if (index === undefined || !index.startsWith("index ")) throw malformed("a tlog-proof without an index");
   const position = decimalNumber(index.slice(6), "the index");
-  if (hashes.length > 63) throw malformed("a tlog-proof of more than 63 hashes", "TooLarge");
+  if (hashes.length > 63) throw malformed("a tlog-proof of more than 63 hashes", "too-large");
   const path = hashes.map((line) => fromBase64(line, "a hash of a proof"));
   if (path.some((hash) => hash.length !== 32)) throw malformed("a hash of a proof is not 32 bytes");
   const checkpoint = verifyCheckpoint(utf8(whole.slice(split + 2)), policy);

@@ -4,8 +4,7 @@
 // as text (textContent), never as markup.
 import { fromBase64, hex, malformed, Problem, sha256 } from "./bytes.mjs";
 import { formatTime } from "./json.mjs";
-import { parseTrust } from "./messages.mjs";
-import { parsePolicy } from "./notes.mjs";
+import { parseTrusted } from "./messages.mjs";
 import { MAX_RECEIPT, MEANING, STEPS, verifyReceipt } from "./receipt.mjs";
 import { MAX_SLIP } from "./slip.mjs";
 
@@ -180,7 +179,7 @@ async function readInto(files, chosen) {
 function start() {
   const baked = JSON.parse(byId("trusted").textContent);
   const [policyBytes, trustBytes] = [fromBase64(baked.policy), fromBase64(baked.trust)];
-  const trusted = { policy: parsePolicy(policyBytes), trust: parseTrust(trustBytes) };
+  const trusted = parseTrusted(policyBytes, trustBytes);
   showTrust({ ...trusted, policyBytes, trustBytes });
   showSteps({}, {});
   const files = { receipt: null, slip: null };

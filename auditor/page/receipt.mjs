@@ -6,6 +6,7 @@ import { parseClaim, verifyLogged } from "./messages.mjs";
 import { parseSlip, verifyOpening } from "./slip.mjs";
 
 export const MAX_RECEIPT = 64 << 20;
+const MOST = 1_000_000;
 export const DOCUMENTS = ["commitment", "request", "certificate", "report", "receipt"];
 
 const WORDS = {
@@ -40,18 +41,25 @@ export function parseReceipt(bytes) {
     envelopes: fields(each),
     proofs: fields({}, each),
     claims: list(
-      fields({ line: bytesIn, index: whole(0), path: list((value, name) => fromHex(digest(value, name)), { most: 63 }) }),
+      fields({
+        line: bytesIn,
+        index: whole(0, MOST - 1),
+        path: list((value, name) => fromHex(digest(value, name)), { most: 40 }),
+      }),
+      { most: MOST },
     ),
-    records: list(digest),
+    records: list(digest, { most: MOST }),
   })(parseCanonical(bytes, "a receipt"), "receipt");
   if (receipt.records.some((record, i) => i > 0 && receipt.records[i - 1] >= record))
     throw malformed("receipt.records is not ascending");
+  if (receipt.claims.some((claim, i) => i > 0 && receipt.claims[i - 1].index >= claim.index))
+    throw malformed("receipt.claims is not ascending");
   return receipt;
 }
 
 const leafOf = (bytes) => hex(leafHash(bytes));
 const linked = (right, what) => {
-  if (!right) throw unverifiable(what, "DigestMismatch");
+  if (!right) throw unverifiable(what, "digest-mismatch");
 };
 
 // Verify; `trusted` is {policy, trust}, `slip` bytes or null, `passed(step, facts)` hears of each step that held.
@@ -80,7 +88,7 @@ export function verifyReceipt(bytes, trusted, slip = null, passed = () => {}) {
       at(name, () =>
         within(name, () => {
           if (parsed.proofs[name] === undefined)
-            throw unverifiable("there is no proof that it was logged; ask for the finished receipt", "Inclusion");
+            throw unverifiable("there is no proof that it was logged; ask for the finished receipt", "inclusion");
           logged[name] = verifyLogged(parsed.envelopes[name], parsed.proofs[name], name, trusted);
           return describe(logged[name], trusted.policy);
         }),
@@ -102,15 +110,17 @@ export function verifyReceipt(bytes, trusted, slip = null, passed = () => {}) {
       return "The certificate answers this request.";
     });
     const claimed = new Set();
+    let removed = false;
     at("claims", () => {
       parsed.claims.forEach((claim, i) =>
-        within(`claim ${i}`, () => {
+        within(`claims[${i}]`, () => {
           const { root: signed, count } = certificate.claims;
           verifyInclusion(leafHash(claim.line), claim.index, count, claim.path, fromHex(signed));
           const said = parseClaim(claim.line);
           if (said.kind === "class-removal") {
             const asked = request.scope.kind === "class" && request.scope.class === said.class;
             linked(asked, "it removes a class that this request does not ask for");
+            removed = true;
           } else {
             linked(parsed.records.includes(said.record), "it is about a record that is not in this receipt");
             claimed.add(said.record);
@@ -126,7 +136,8 @@ export function verifyReceipt(bytes, trusted, slip = null, passed = () => {}) {
         const hash = root(parsed.records.map((record) => leafHash(fromHex(record))));
         linked(hex(hash) === request.records.root, "the records are not those of the request");
       }
-      if (consistent && request.scope.kind !== "class")
+      if (consistent && request.scope.kind === "class") linked(removed, "no claim removes the class of the request");
+      else if (consistent)
         linked(parsed.records.every((record) => claimed.has(record)), "a record of the request has no claim");
       return `${parsed.records.length} records.`;
     });

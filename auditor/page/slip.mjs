@@ -20,7 +20,7 @@ function huffman(lengths) {
   let left = 1;
   for (let bits = 1; bits < 16; bits++) {
     left = 2 * left - counts[bits];
-    if (left < 0) throw malformed("a deflate code with too many words", "EncodingError");
+    if (left < 0) throw malformed("a deflate code with too many words", "malformed");
   }
   const starts = [0, 0];
   for (let bits = 1; bits < 15; bits++) starts.push(starts[bits] + counts[bits]);
@@ -34,7 +34,7 @@ function huffman(lengths) {
 export function inflate(data, size) {
   const out = new Uint8Array(size);
   let [at, written, held, have] = [0, 0, 0, 0];
-  const broken = () => malformed("a broken deflate stream", "EncodingError");
+  const broken = () => malformed("a broken deflate stream", "malformed");
   const bits = (count) => {
     while (have < count) {
       if (at >= data.length) throw broken();
@@ -58,7 +58,7 @@ export function inflate(data, size) {
     throw broken();
   };
   const put = (byte) => {
-    if (written >= size) throw malformed("an array is longer than it says", "TooLarge");
+    if (written >= size) throw malformed("an array is longer than it says", "too-large");
     out[written++] = byte;
   };
   const fixed = Array.from({ length: 288 }, (_, i) => (i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8));
@@ -127,7 +127,7 @@ export const crc32 = (bytes) => ~bytes.reduce((crc, byte) => CRC[(crc ^ byte) & 
 const le = (value, size) => Uint8Array.from({ length: size }, (_, i) => Math.floor(value / 256 ** i) % 256);
 
 function unzip(bytes, names) {
-  const broken = (what) => malformed(`the archive is not in its one form: ${what}`, "NonCanonical");
+  const broken = (what) => malformed(`the archive is not in its one form: ${what}`, "non-canonical");
   if (bytes.length < 22) throw broken("too short");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const directory = view.getUint32(bytes.length - 6, true);
@@ -158,7 +158,7 @@ function unzip(bytes, names) {
 // The array of one member: header and contents (NEP 1, version 1.0) in the form of SPEC 8.2.
 function unpackArray({ packed, size, crc }, type, axes, name) {
   const bytes = inflate(packed, size);
-  if (crc32(bytes) !== crc) throw malformed(`${name}: the checksum is wrong`, "EncodingError");
+  if (crc32(bytes) !== crc) throw malformed(`${name}: the checksum is wrong`, "malformed");
   const length = bytes.length >= 10 ? bytes[8] | (bytes[9] << 8) : 0;
   const header = fromUtf8(bytes.subarray(10, 10 + length));
   const found = /'shape': \(([0-9, ]*)\), \}/.exec(header);
@@ -170,9 +170,9 @@ function unpackArray({ packed, size, crc }, type, axes, name) {
   const width = { "|u1": 1, "<i4": 4, "<i8": 8 }[type];
   const start = concat(Uint8Array.of(0x93), utf8("NUMPY"), Uint8Array.of(1, 0), le(wanted.length, 2), utf8(wanted));
   if (shape.length !== axes || !equal(bytes.subarray(0, start.length), start))
-    throw malformed(`${name}: not an array of type ${type} with ${axes} axes`, "Schema");
+    throw malformed(`${name}: not an array of type ${type} with ${axes} axes`, "schema");
   if (bytes.length !== start.length + shape.reduce((product, axis) => product * axis, width))
-    throw malformed(`${name}: not as many values as its shape says`, "Schema");
+    throw malformed(`${name}: not as many values as its shape says`, "schema");
   return { shape, contents: bytes.subarray(start.length) };
 }
 
@@ -186,7 +186,7 @@ export function parseSlip(bytes) {
   limit(bytes, MAX_SLIP, "a slip");
   const members = unzip(bytes, Object.keys(LAYOUT).sort());
   if ([...members.values()].reduce((sum, member) => sum + member.size, 0) > MAX_SLIP)
-    throw malformed("the arrays of a slip are too large", "TooLarge");
+    throw malformed("the arrays of a slip are too large", "too-large");
   const arrays = {};
   for (const [name, [type, axes]] of Object.entries(LAYOUT)) arrays[name] = unpackArray(members.get(name), type, axes, name);
   const n = arrays.X.shape[0];
@@ -234,7 +234,7 @@ export function verifyOpening(record, committed) {
   const [count, groups] = [BigInt(committed.count), BigInt(committed.groups)];
   const { index, start, count: size, groupIndex } = record;
   if (!(start <= index && index < start + size && start + size <= count && groupIndex < groups))
-    throw unverifiable("index and group do not fit the commitment", "Inclusion");
+    throw unverifiable("index and group do not fit the commitment", "inclusion");
   const bigEndian = new Uint8Array(record.values.length);
   for (let i = 0; i < bigEndian.length; i++) bigEndian[i] = record.values[(i & ~3) + 3 - (i & 3)];
   const label = uint64(record.label).slice(4);
@@ -243,6 +243,6 @@ export function verifyOpening(record, committed) {
   const records = rootOfPath(leafHash(commitment), index, count, record.recordPath);
   const groupRoot = rootOfPath(leafHash(entry), groupIndex, groups, record.groupPath);
   const root = tagged("record-trees", uint64(count), records, uint64(groups), groupRoot);
-  if (!equal(root, fromHex(committed.root))) throw unverifiable("not one of the committed records", "Inclusion");
+  if (!equal(root, fromHex(committed.root))) throw unverifiable("not one of the committed records", "inclusion");
   return hex(commitment);
 }

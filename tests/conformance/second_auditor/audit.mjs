@@ -9,7 +9,7 @@ import path from "node:path";
 import { equal, hex, Problem, sha256, unverifiable, utf8, within } from "../../../auditor/page/bytes.mjs";
 import { formatTime, time } from "../../../auditor/page/json.mjs";
 import { root } from "../../../auditor/page/merkle.mjs";
-import { parseTrust } from "../../../auditor/page/messages.mjs";
+import { parseTrusted } from "../../../auditor/page/messages.mjs";
 import { parsePolicy, verifyCheckpoint } from "../../../auditor/page/notes.mjs";
 import { MAX_RECEIPT, verifyReceipt } from "../../../auditor/page/receipt.mjs";
 import { MAX_SLIP } from "../../../auditor/page/slip.mjs";
@@ -24,8 +24,8 @@ function readFile(name, most) {
   const file = fs.openSync(name, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
   try {
     const facts = fs.fstatSync(file);
-    if (!facts.isFile()) throw new Problem("malformed", "Schema", "not a regular file", name);
-    if (facts.size > most) throw new Problem("malformed", "TooLarge", `more than ${most} bytes`, name);
+    if (!facts.isFile()) throw new Problem("malformed", "schema", "not a regular file", name);
+    if (facts.size > most) throw new Problem("malformed", "too-large", `more than ${most} bytes`, name);
     return new Uint8Array(fs.readFileSync(file));
   } finally {
     fs.closeSync(file);
@@ -48,7 +48,7 @@ function listFolder(folder) {
       const name = inside === "" ? entry.name : `${inside}/${entry.name}`;
       if (entry.isDirectory()) walk(name);
       else if (entry.isFile()) files.add(name);
-      else throw new Problem("malformed", "Schema", "a link or a device", `${folder}/${name}`);
+      else throw new Problem("malformed", "schema", "a link or a device", `${folder}/${name}`);
     }
   };
   walk("");
@@ -72,20 +72,14 @@ function parseArguments(words, known) {
 
 const EVERYWHERE = { "--json": false, "--force": false, "--resume": false, "--seed": true, "--now": true, "--policy": true };
 
-function trustedPolicy(options) {
-  if (!options["--policy"]) throw new Usage("--policy is needed");
-  return within(options["--policy"], () => parsePolicy(readGiven(options["--policy"], 262_144)));
-}
-
 function receiptCommand(words) {
   const { subject, options } = parseArguments(words, { ...EVERYWHERE, "--trust": true, "--slip": true });
-  const policy = trustedPolicy(options);
-  if (!options["--trust"]) throw new Usage("--trust is needed");
-  const trust = within(options["--trust"], () => parseTrust(readGiven(options["--trust"], 1 << 20)));
+  for (const name of ["--policy", "--trust"]) if (!options[name]) throw new Usage(`${name} is needed`);
+  const trusted = parseTrusted(readGiven(options["--policy"], 262_144), readGiven(options["--trust"], 1 << 20));
   const slip = options["--slip"] ? readGiven(options["--slip"], MAX_SLIP) : null;
   const receipt = readGiven(subject, MAX_RECEIPT);
   const say = (step, facts) => console.log(`${step}: ${facts}`);
-  const result = within(subject, () => verifyReceipt(receipt, { policy, trust }, slip, say));
+  const result = within(subject, () => verifyReceipt(receipt, trusted, slip, say));
   console.log(`verdict: ${result.verdict} under the profile ${result.profile}`);
   for (const finding of result.findings) console.log(`finding: ${finding.threat} (${finding.check})`);
   console.log(["not proven:", ...result.notProven].join("\n  - "));
@@ -95,7 +89,8 @@ function receiptCommand(words) {
 
 function logCommand(words) {
   const { subject, options } = parseArguments(words, { ...EVERYWHERE, "--state": true, "--max-age": true });
-  const policy = trustedPolicy(options);
+  if (!options["--policy"]) throw new Usage("--policy is needed");
+  const policy = within(options["--policy"], () => parsePolicy(readGiven(options["--policy"], 262_144)));
   const maxAge = options["--max-age"] ?? null;
   if (maxAge !== null && !/^[1-9][0-9]{0,11}$/.test(maxAge)) throw new Usage("--max-age is a number of seconds");
   if (!fs.existsSync(subject) || !fs.statSync(subject).isDirectory()) throw new Usage(`${subject}: not a folder`);
@@ -104,12 +99,12 @@ function logCommand(words) {
   if (maxAge !== null) {
     const now = options["--now"] ? time(options["--now"], "--now") : BigInt(Math.floor(Date.now() / 1000));
     if (checkpoint.time === null || checkpoint.time < now - BigInt(maxAge))
-      throw unverifiable(`${subject}: no quorum saw this checkpoint in the last ${maxAge} s`, "Expired");
+      throw unverifiable(`${subject}: no quorum saw this checkpoint in the last ${maxAge} s`, "expired");
   }
   const witnesses = [...checkpoint.cosigned.keys()].sort().join(", ") || "none";
   const when = checkpoint.time === null ? "" : ` by ${formatTime(checkpoint.time)}`;
   console.log(`${subject}: ${leaves.length} entries of ${checkpoint.origin}, all checked; witnesses: ${witnesses}${when}`);
-  if (!checkpoint.quorumMet) throw unverifiable(`${subject}: the quorum has not cosigned this checkpoint`, "Quorum");
+  if (!checkpoint.quorumMet) throw unverifiable(`${subject}: the quorum has not cosigned this checkpoint`, "no-quorum");
   const facts = { origin: checkpoint.origin, quorum: checkpoint.quorumMet, root: hex(checkpoint.root), size: leaves.length };
   return { code: 0, facts };
 }
@@ -123,10 +118,10 @@ function remember(state, policy, { checkpoint, note, leaves }) {
     const common = old.size < checkpoint.size ? Number(old.size) : leaves.length;
     // Of a smaller tree nothing can be said about the larger one without its entries: rollback, not two histories.
     if (old.size > checkpoint.size)
-      throw unverifiable(`the log had ${old.size} entries before and has ${checkpoint.size} now`, "Rollback");
+      throw unverifiable(`the log had ${old.size} entries before and has ${checkpoint.size} now`, "rollback");
     if (!equal(root(leaves.slice(0, common)), old.root)) {
       fs.writeFileSync(`${file}.other`, note);
-      const error = unverifiable("the log signed two histories; both checkpoints are kept", "Consistency");
+      const error = unverifiable("the log signed two histories; both checkpoints are kept", "consistency");
       error.code = 3;
       throw error;
     }
@@ -145,17 +140,15 @@ function main([command, ...words]) {
     if (asJson) console.log(JSON.stringify(facts));
     return code;
   } catch (error) {
-    if (error instanceof Usage) {
-      console.error(`audit.mjs: ${error.message}`);
-      return 2;
+    const problem = error instanceof Problem;
+    const usage = error instanceof Usage;
+    const message = problem || usage ? String(error.message) : `this is a bug in audit.mjs (${error.stack})`;
+    console.error(`audit.mjs: ${problem && error.where ? `${error.where}: ` : ""}${message}`);
+    if (asJson) {
+      const reason = problem ? error.reason : usage ? "usage" : "bug";
+      console.log(JSON.stringify({ at: problem ? error.where : "", message, reason }));
     }
-    if (!(error instanceof Problem)) {
-      console.error(`audit.mjs: this is a bug in audit.mjs (${error.stack})`);
-      return 1;
-    }
-    console.error(`audit.mjs: ${error}`);
-    if (asJson) console.log(JSON.stringify({ error: error.reason, message: String(error) }));
-    return error.code ?? 4;
+    return problem ? (error.code ?? 4) : usage ? 2 : 1;
   }
 }
 

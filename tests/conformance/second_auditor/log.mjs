@@ -20,36 +20,36 @@ function parseTilePath(path) {
   return known ? { level: parts[1], n, width } : null;
 }
 
-const foreign = (path, what) => unverifiable(`${path}: ${what}`, "Consistency");
+const foreign = (path, what) => unverifiable(`${path}: ${what}`, "consistency");
 
 // The first `width` entries of a bundle, which has to hold exactly `width`, or 256 where `orMore`.
 function entries(bytes, path, width, orMore) {
   const found = [];
   for (let at = 0; at < bytes.length; ) {
     const length = (bytes[at] << 8) | bytes[at + 1];
-    if (at + 2 + length > bytes.length) throw malformed(`${path}: a torn entry bundle`, "Schema");
+    if (at + 2 + length > bytes.length) throw malformed(`${path}: a torn entry bundle`, "schema");
     found.push(bytes.subarray(at + 2, at + 2 + length));
     at += 2 + length;
   }
   if (found.length !== width && !(orMore && found.length === WIDTH))
-    throw malformed(`${path}: ${found.length} entries where ${width} belong`, "Schema");
+    throw malformed(`${path}: ${found.length} entries where ${width} belong`, "schema");
   return found.slice(0, width);
 }
 
 // `folder`: {files: Set of paths, read(path) -> bytes}; gives the checkpoint and all leaf hashes.
 export function verifyLog(folder, policy) {
-  if (!folder.files.has("checkpoint")) throw malformed("the log has no file named checkpoint", "Schema");
+  if (!folder.files.has("checkpoint")) throw malformed("the log has no file named checkpoint", "schema");
   const note = folder.read("checkpoint", 131_072);
   const checkpoint = verifyCheckpoint(note, policy);
   const size = Number(checkpoint.size);
   if (!Number.isSafeInteger(size) || Math.ceil(size / WIDTH) > folder.files.size)
-    throw unverifiable(`the log lacks entry bundles for ${checkpoint.size} entries`, "Inclusion");
+    throw unverifiable(`the log lacks entry bundles for ${checkpoint.size} entries`, "inclusion");
   const used = new Set(["checkpoint"]);
   // A partial tile, or the full one in its place.
   const choose = (level, n, width) => {
     for (const w of new Set([width, WIDTH]))
       if (folder.files.has(tilePath(level, n, w))) return tilePath(level, n, w);
-    throw unverifiable(`the log lacks ${tilePath(level, n, width)}`, "Inclusion");
+    throw unverifiable(`the log lacks ${tilePath(level, n, width)}`, "inclusion");
   };
   const leaves = [];
   for (let n = 0; n * WIDTH < size; n++) {
@@ -59,7 +59,7 @@ export function verifyLog(folder, policy) {
     leaves.push(...entries(folder.read(path, 257 * 65_537), path, width, true).map(leafHash));
   }
   if (!equal(root(leaves), checkpoint.root))
-    throw unverifiable("the entries do not have the root that the log signed", "Inclusion");
+    throw unverifiable("the entries do not have the root that the log signed", "inclusion");
   const levels = [leaves];
   while (levels.at(-1).length >= WIDTH) {
     const below = levels.at(-1);
