@@ -264,6 +264,13 @@ function roundToFloat32(digits, exponent) {
   return doubled > halfway || (doubled === halfway && low % 2 === 1) ? high : low;
 }
 
+// Whether `doubled` / 2 * 10^exponent is exactly the float32 of this bit pattern.
+function isHalfway(doubled, exponent, bits) {
+  const up = exponent >= 0 ? 10n ** BigInt(exponent) : 1n;
+  const down = exponent < 0 ? 10n ** BigInt(-exponent) : 1n;
+  return doubled * up * 2n ** 149n === 2n * steps(bits) * down;
+}
+
 export function float32(value, name) {
   const number = decimal(value, name);
   if (number.zero) return number;
@@ -272,8 +279,13 @@ export function float32(value, name) {
   BITS[0] = bits;
   for (let digits = 1; digits <= 9; digits++) {
     const [, first, rest = "", power] = /^(\d)(?:\.(\d+))?e([+-]\d+)$/.exec(FLOAT[0].toExponential(digits - 1));
-    if (roundToFloat32(first + rest, Number(power) - rest.length) !== bits) continue;
-    if (spell(number.negative, first + rest, Number(power) - rest.length) === value) return number;
+    const exponent = Number(power) - rest.length;
+    const above = BigInt(first + rest);
+    // Of two equally near ones toExponential gives the greater; the even one is meant.
+    const even = above % 2n === 1n && isHalfway(2n * above - 1n, exponent, bits) ? above - 1n : above;
+    const nearest = [even, above].find((candidate) => roundToFloat32(candidate, exponent) === bits);
+    if (nearest === undefined) continue;
+    if (spell(number.negative, String(nearest), exponent) === value) return number;
     break;
   }
   throw malformed(`${name} is not the shortest spelling of its float32`, "non-canonical");

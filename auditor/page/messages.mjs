@@ -10,6 +10,7 @@ import {
 import { parsePolicy, parseVkey, STATEMENT_OR_LOG, verifyProof } from "./notes.mjs";
 
 export const MAX_ENTRY = 65_535;
+export const MOST_CLAIMS = 1_000_000;
 const PAYLOAD_TYPE = "application/vnd.in-toto+json";
 
 // SPEC 6.1. Unknown fields are ignored, here and nowhere else.
@@ -56,18 +57,18 @@ export function parseTrust(bytes) {
         return key;
       },
       role: oneOf(...ROLES),
-      logs: list(text(), { least: 1 }),
+      logs: list(text(), { least: 1, most: 100 }),
     },
     { validFrom: time, validTo: time, revokedSince: time },
   );
-  const threshold = whole(1);
+  const threshold = whole(1, 100);
   const trust = fields(
-    { version: version("prune-audit/trust/v1"), signers: list(signer, { unique: (s) => `${s.role} ${hex(s.vkey.key)}` }) },
+    { version: version("prune-audit/trust/v1"), signers: list(signer, { most: 1000, unique: (s) => `${s.role} ${hex(s.vkey.key)}` }) },
     { thresholds: fields({}, Object.fromEntries(ROLES.map((role) => [role, threshold]))) },
   )(parseJson(bytes), "trust file");
   trust.thresholds ??= {};
   for (const [role, least] of Object.entries(trust.thresholds))
-    if (least > trust.signers.filter((entry) => entry.role === role).length)
+    if (least > Math.max(1, trust.signers.filter((entry) => entry.role === role).length))
       throw malformed(`the threshold ${least} of the role ${role} cannot be met`);
   return trust;
 }
@@ -88,12 +89,14 @@ const leaf = digest;
 const count = (least) => whole(least, 2 ** 32);
 const leaves = list(leaf, { least: 1, most: 200, unique: (entry) => entry });
 const verdict = oneOf("CONSISTENT", "REFUTED", "INCONCLUSIVE");
-const findings = list(fields({ threat: text(), check: text() }), { most: 100 });
+const name60 = text(60);
+const klass = whole(0, 2 ** 20);
+const findings = list(fields({ threat: name60, check: name60 }), { most: 100 });
 
 const scope = (value, name) => {
   const kind = value instanceof Map ? value.get("kind") : undefined;
   const more = {
-    records: {}, subject: { group: digest }, class: { class: whole(0) }, trigger: { trigger: digest },
+    records: {}, subject: { group: digest }, class: { class: klass }, trigger: { trigger: digest },
   };
   if (typeof kind !== "string" || !Object.hasOwn(more, kind)) throw malformed(`${name} is of no known kind`);
   return fields({ kind: text(), ...more[kind] })(value, name);
@@ -113,28 +116,28 @@ export const MESSAGES = {
   },
   request: {
     name: "request", subject: "commitment.dsse.json", roles: ["requester", "owner"], optional: { deadline: time },
-    required: { scope, records: fields({ root: digest, count: whole(0) }), onBehalf: flag, requestedAt: time },
+    required: { scope, records: fields({ root: digest, count: count(0) }), onBehalf: flag, requestedAt: time },
   },
   certificate: {
     name: "certificate", subject: "manifest.json", roles: ["owner"], optional: { opening: leaf, predecessor: leaf },
     required: {
-      commitment: leaf, requests: leaves, method: text(60), claims: fields({ root: digest, count: whole(0) }),
-      dropped: list(fields({ record: digest, reason: text() }), { most: 300 }), inertOutsideSupports: flag,
+      commitment: leaf, requests: leaves, method: name60, claims: fields({ root: digest, count: whole(0, MOST_CLAIMS) }),
+      dropped: list(fields({ record: digest, reason: text(400) }), { most: 300, unique: (entry) => entry.record }), inertOutsideSupports: flag,
       certifiedAt: time,
     },
   },
   report: {
     name: "report", subject: "manifest.json", roles: ["auditor"], optional: { opening: leaf, nonce: digest },
     required: {
-      certificate: leaf, profile: text(), profileSha256: digest, policySha256: digest, trustSha256: digest, verdict,
-      checks: list(fields({ check: text(), verdict, required: flag }), { most: 100, unique: (entry) => entry.check }),
-      findings, tool: text(), auditedAt: time,
+      certificate: leaf, profile: name60, profileSha256: digest, policySha256: digest, trustSha256: digest, verdict,
+      checks: list(fields({ check: name60, verdict, required: flag }), { most: 100, unique: (entry) => entry.check }),
+      findings, tool: name60, auditedAt: time,
     },
   },
   receipt: {
     name: "receipt", subject: "report.dsse.json", roles: ["auditor"], optional: {},
     required: {
-      report: leaf, certificate: leaf, commitment: leaf, request: leaf, profile: text(), verdict, findings, issuedAt: time,
+      report: leaf, certificate: leaf, commitment: leaf, request: leaf, profile: name60, verdict, findings, issuedAt: time,
     },
   },
 };
@@ -152,8 +155,6 @@ export function parseMessage(payload, kind) {
     throw malformed("a request for no record");
   if (kind === "certificate" && message.dropped.length > 0 && message.predecessor === undefined)
     throw malformed("dropped claims without a predecessor");
-  if (kind === "report" && (message.opening === undefined) !== (message.nonce === undefined))
-    throw malformed("an opened audit without its nonce, or the other way round");
   if (kind === "report" && verdictOf(message.checks) !== message.verdict)
     throw malformed("the verdict does not follow from the checks");
   return message;
@@ -196,32 +197,29 @@ function inTime(signer, at) {
 // ---- claims (SPEC 11.1 to 11.4)
 
 const wholeText = (value, name) => {
-  if (typeof value !== "string" || !/^(?:0|[1-9][0-9]{0,59})$/.test(value)) throw malformed(`${name} is no whole number`);
+  if (typeof value !== "string" || !/^(?:0|[1-9][0-9]{0,9})$/.test(value)) throw malformed(`${name} is no whole number`);
   return BigInt(value);
 };
 
 const region = (value, name) => {
   const norm = value instanceof Map ? value.get("norm") : undefined;
-  const unit = { linf: "step", hamming: "flip" }[norm];
-  if (unit === undefined) throw malformed(`${name} has an unknown norm`);
-  const shape = { norm: text(), radius: wholeText, unit: exactly(unit) };
-  return unit === "step"
-    ? fields({ ...shape, radiusData: notNegative })(value, name)
-    : fields(shape)(value, name);
+  const units = { linf: "step", hamming: "flip" };
+  if (typeof norm !== "string" || !Object.hasOwn(units, norm)) throw malformed(`${name} has an unknown norm`);
+  return fields({ norm: text(), radius: wholeText, unit: exactly(units[norm]), radiusData: notNegative })(value, name);
 };
 
 const property = (value, name) =>
   value instanceof Map && value.has("logits")
-    ? fields({ logits: list(float32, { least: 1, most: 1 << 16 }) })(value, name)
-    : fields({ argmax: whole(0), margin: notNegative })(value, name);
+    ? fields({ logits: list(float32, { least: 1, most: 10_000 }) })(value, name)
+    : fields({ argmax: klass, margin: notNegative })(value, name);
 
 const CLAIMS = {
   redirection: {
-    record: digest, item: whole(0), gate: oneOf("sketch", "feature", "linear-region", "always"), region, property,
+    record: digest, item: whole(0, MOST_CLAIMS), gate: oneOf("sketch", "feature", "linear-region", "always"), region, property,
     target: oneOf("match", "misclassify", "relabel"),
   },
-  "class-removal": { class: whole(0), margin: float32, nonce: digest },
-  "no-redirection": { record: digest, reason: text() },
+  "class-removal": { class: klass, margin: notNegative, nonce: digest },
+  "no-redirection": { record: digest, reason: text(400) },
 };
 
 export function parseClaim(line) {

@@ -11,9 +11,8 @@ const EM_DASH = "\u2014";
 const LARGEST_NUMBER = 2n ** 63n - 1n;
 
 function checkName(name) {
-  // \s is white space of every script but U+001C..1F and U+0085, which \p{Cc} holds.
   const length = utf8(name).length;
-  if (length < 1 || length > 255 || /[\s+\p{Cc}]/u.test(name)) throw malformed("a key name that is none (SPEC 4.1)");
+  if (length < 1 || length > 255 || /[\p{White_Space}\p{Cc}+]/u.test(name)) throw malformed("a key name that is none (SPEC 4.1)");
   return name;
 }
 
@@ -100,8 +99,16 @@ function cosignedAt(line, witness, checkpoint) {
 // SPEC 5.6 and C2SP tlog-policy.
 export function parsePolicy(bytes) {
   limit(bytes, 262_144, "a policy");
-  const text = fromUtf8(bytes);
-  if (/[\u0000-\u0008\u000b-\u001f\u007f]/.test(text)) throw malformed("a policy with a control character");
+  if (bytes.some((byte) => byte === 0x7f || (byte < 0x20 && byte !== 0x09 && byte !== 0x0a)))
+    throw malformed("a policy with a control character");
+  // Comments may be in any encoding; everything else is UTF-8.
+  const lines = [];
+  for (let at = 0; at <= bytes.length; ) {
+    const end = bytes.indexOf(0x0a, at) < 0 ? bytes.length : bytes.indexOf(0x0a, at);
+    const line = bytes.subarray(at, end);
+    lines.push(line.find((byte) => byte !== 0x20 && byte !== 0x09) === 0x23 ? "" : fromUtf8(line));
+    at = end + 1;
+  }
   const policy = { logs: [], witnesses: new Map(), groups: new Map(), quorum: null };
   const [keys, members] = [new Set(), new Set()];
   const defined = (name) => policy.witnesses.has(name) || policy.groups.has(name);
@@ -115,9 +122,9 @@ export function parsePolicy(bytes) {
     keys.add(hex(key.key));
     return key;
   };
-  text.split("\n").forEach((line, number) => {
+  lines.forEach((line, number) => {
     const words = line.split(/[ \t]+/).filter((word) => word !== "");
-    if (words.length === 0 || words[0].startsWith("#")) return;
+    if (words.length === 0) return;
     within(`line ${number + 1}`, () => {
       const [what, name, ...rest] = words;
       if (what === "log" && name !== undefined && rest.length <= 1) policy.logs.push(newKey(name, [STATEMENT_OR_LOG]));

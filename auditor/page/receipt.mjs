@@ -2,11 +2,10 @@
 import { equal, fromBase64, fromHex, hex, limit, malformed, Problem, sha256, unverifiable, within } from "./bytes.mjs";
 import { digest, fields, formatTime, list, parseCanonical, text, version, whole } from "./json.mjs";
 import { leafHash, root, verifyInclusion } from "./merkle.mjs";
-import { parseClaim, verifyLogged } from "./messages.mjs";
+import { MOST_CLAIMS, parseClaim, verifyLogged } from "./messages.mjs";
 import { parseSlip, verifyOpening } from "./slip.mjs";
 
 export const MAX_RECEIPT = 64 << 20;
-const MOST = 1_000_000;
 export const DOCUMENTS = ["commitment", "request", "certificate", "report", "receipt"];
 
 const WORDS = {
@@ -43,12 +42,12 @@ export function parseReceipt(bytes) {
     claims: list(
       fields({
         line: bytesIn,
-        index: whole(0, MOST - 1),
+        index: whole(0, MOST_CLAIMS - 1),
         path: list((value, name) => fromHex(digest(value, name)), { most: 40 }),
       }),
-      { most: MOST },
+      { most: MOST_CLAIMS },
     ),
-    records: list(digest, { most: MOST }),
+    records: list(digest, { most: MOST_CLAIMS }),
   })(parseCanonical(bytes, "a receipt"), "receipt");
   if (receipt.records.some((record, i) => i > 0 && receipt.records[i - 1] >= record))
     throw malformed("receipt.records is not ascending");

@@ -19,6 +19,13 @@ const EXIT = { CONSISTENT: 0, REFUTED: 3, INCONCLUSIVE: 5 };
 
 class Usage extends Error {}
 
+// Names from hostile files must not move a terminal's cursor, or break a line of JSON for anybody.
+const escaped = (text, which) =>
+  text.replace(which, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+const say = (text) => console.log(escaped(text, /[^\n\x20-\x7e\xa1-\u024f]/g));
+const complain = (text) => console.error(`audit.mjs: ${escaped(text, /[^\n\x20-\x7e\xa1-\u024f]/g)}`);
+const answer = (facts) => console.log(escaped(JSON.stringify(facts), /[^\x20-\x7e]/g));
+
 // At most `most` bytes of a regular file, no link followed.
 function readFile(name, most) {
   const file = fs.openSync(name, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
@@ -78,11 +85,10 @@ function receiptCommand(words) {
   const trusted = parseTrusted(readGiven(options["--policy"], 262_144), readGiven(options["--trust"], 1 << 20));
   const slip = options["--slip"] ? readGiven(options["--slip"], MAX_SLIP) : null;
   const receipt = readGiven(subject, MAX_RECEIPT);
-  const say = (step, facts) => console.log(`${step}: ${facts}`);
-  const result = within(subject, () => verifyReceipt(receipt, trusted, slip, say));
-  console.log(`verdict: ${result.verdict} under the profile ${result.profile}`);
-  for (const finding of result.findings) console.log(`finding: ${finding.threat} (${finding.check})`);
-  console.log(["not proven:", ...result.notProven].join("\n  - "));
+  const result = within(subject, () => verifyReceipt(receipt, trusted, slip, (step, facts) => say(`${step}: ${facts}`)));
+  say(`verdict: ${result.verdict} under the profile ${result.profile}`);
+  for (const finding of result.findings) say(`finding: ${finding.threat} (${finding.check})`);
+  say(["not proven:", ...result.notProven].join("\n  - "));
   const { verdict, profile, findings, records, requestedBySubject } = result;
   return { code: EXIT[verdict], facts: { findings, profile, records, requestedBySubject, verdict } };
 }
@@ -103,7 +109,7 @@ function logCommand(words) {
   }
   const witnesses = [...checkpoint.cosigned.keys()].sort().join(", ") || "none";
   const when = checkpoint.time === null ? "" : ` by ${formatTime(checkpoint.time)}`;
-  console.log(`${subject}: ${leaves.length} entries of ${checkpoint.origin}, all checked; witnesses: ${witnesses}${when}`);
+  say(`${subject}: ${leaves.length} entries of ${checkpoint.origin}, all checked; witnesses: ${witnesses}${when}`);
   if (!checkpoint.quorumMet) throw unverifiable(`${subject}: the quorum has not cosigned this checkpoint`, "no-quorum");
   const facts = { origin: checkpoint.origin, quorum: checkpoint.quorumMet, root: hex(checkpoint.root), size: leaves.length };
   return { code: 0, facts };
@@ -137,16 +143,16 @@ function main([command, ...words]) {
     if (command === undefined || !Object.hasOwn(commands, command))
       throw new Usage(`the commands are ${Object.keys(commands).join(" and ")}`);
     const { code, facts } = commands[command](words);
-    if (asJson) console.log(JSON.stringify(facts));
+    if (asJson) answer(facts);
     return code;
   } catch (error) {
     const problem = error instanceof Problem;
     const usage = error instanceof Usage;
     const message = problem || usage ? String(error.message) : `this is a bug in audit.mjs (${error.stack})`;
-    console.error(`audit.mjs: ${problem && error.where ? `${error.where}: ` : ""}${message}`);
+    complain(`${problem && error.where ? `${error.where}: ` : ""}${message}`);
     if (asJson) {
       const reason = problem ? error.reason : usage ? "usage" : "bug";
-      console.log(JSON.stringify({ at: problem ? error.where : "", message, reason }));
+      answer({ at: problem ? error.where : "", message, reason });
     }
     return problem ? (error.code ?? 4) : usage ? 2 : 1;
   }
