@@ -216,7 +216,12 @@ def keygen(name: str, use: str, out: Path, force: bool, as_json: bool) -> None:
     except MalformedError as error:
         raise AuditorError(error.message) from None
     secret, public = keys.write_key_pair(key, out, force=force)
-    _done(as_json, [f"{secret} and {public}: {key.verifier.vkey}"], key=str(secret), vkey=key.verifier.vkey)
+    use_of = {"statement": "trust.json, with a role and the logs that it signs in", "log": "policy.txt, as: log VKEY"}
+    lines = [
+        f"{secret} and {public}: {key.verifier.vkey}",
+        f"keep the first to yourself; the second belongs into {use_of.get(use, 'policy.txt, as: witness NAME VKEY')}",
+    ]
+    _done(as_json, lines, key=str(secret), vkey=key.verifier.vkey)
 
 
 @main.command("log-init")
@@ -240,7 +245,7 @@ def log_init(origin: str, key: Path, out: Path, as_json: bool) -> None:
 @main.command()
 @click.option("--slip", required=True, type=FILE, help="The subject's slip.")
 @click.option("--deadline", type=_Time(), help="By when the law wants an answer.")
-@click.option("--key", required=True, type=FILE, help="The requester's statement key.")
+@click.option("--key", required=True, type=FILE, help="The requester's own key (keygen NAME --use statement).")
 @_with(LOG, OUT, NOW, FORCE, JSON)
 def request(
     slip: Path, deadline: int | None, key: Path, log: Path, out: Path, now: int | None, force: bool, as_json: bool
@@ -258,7 +263,13 @@ def request(
         now=_clock(now),
         deadline=deadline,
     )
-    _done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], request=leaf_of(envelope))
+    lines = [
+        f"{out}: logged as {leaf_of(envelope)}",
+        f"give the owner {out.name}, {out.stem}.leaves.json and {out.stem}.tlog-proof, owner and auditor your .vkey:",
+        "the request counts for whoever lists that key in trust.json, as a requester in this log",
+        "keep the slip: with it verify-receipt, or a page of receipt-page, shows that a receipt is about your records",
+    ]
+    _done(as_json, lines, request=leaf_of(envelope))
 
 
 @main.command("open-audit")
@@ -380,6 +391,9 @@ def audit(
     lines = [f"{result.check:13} {result.verdict:13} {result.summary}" for result in outcome.view.checks]
     lines += [f"finding: {f.threat} ({f.check}): {f.message}" for f in outcome.view.findings]
     lines.append(f"{report.verdict} under {report.profile}; report in {out}, page {out / 'report.html'}")
+    lines.append(
+        f"receipts in {out / 'receipts'}; once witnesses have cosigned {log}: prune-auditor receipt {out} --log {log}"
+    )
     _done(
         as_json,
         lines,
@@ -401,7 +415,11 @@ def receipt(report: Path, log: Path, as_json: bool) -> None:
     from auditor.verify import finish
 
     changed = finish(report, Ledger(log=log), write=write_atomic)
-    _done(as_json, [f"{report}: {changed} files brought up to date"], changed=changed)
+    lines = [
+        f"{report}: {changed} files brought up to date",
+        f"give each requester a file of {report / 'receipts'}, and a page to check it with: prune-auditor receipt-page",
+    ]
+    _done(as_json, lines, changed=changed)
 
 
 @main.command("verify-receipt")

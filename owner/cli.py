@@ -304,7 +304,11 @@ def slip(commitment: Path, subject: str | None, records: str | None, out: Path, 
 
     wanted = _wanted(records, subject, None, None)
     count = make_slip(Workspace(folder=commitment), wanted, out=out, force=force)
-    _done(as_json, [f"{out}: {count} records; give it to the subject and to nobody else"], slip=str(out), records=count)
+    lines = [
+        f"{out}: {count} records; give it to the subject and to nobody else",
+        f"with it the subject asks: prune-auditor request --slip {out.name} --key KEY --log LOG --out request.json",
+    ]
+    _done(as_json, lines, slip=str(out), records=count)
 
 
 @main.command()

@@ -199,7 +199,7 @@ function notProven({ slip, bySubject, checks }) {
 // What each verdict means, for somebody who has read nothing else.
 export const MEANING = {
   CONSISTENT:
-    "The auditor checked the owner's certificate for this request and found nothing that contradicts it, under the rules named above.",
+    "The auditor checked the owner's certificate for this request and found nothing that contradicts it, under the profile (a set of required checks) that is named below.",
   REFUTED: "The auditor found, in documents that the owner signed, that what the owner claims is not so.",
   INCONCLUSIVE: "The auditor could not decide: something that the rules ask for was missing or could not be measured.",
 };

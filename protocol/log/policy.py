@@ -154,7 +154,8 @@ class _Reader:
 
     def _new_key(self, key: VerifierKey) -> None:
         # Also a key that is a log's on one line and a witness's on another: one key, one purpose (SPEC 4.1).
-        if any(key.public == other.key.public for other in (*self.logs, *self.witnesses)):
+        listed = {entry.key.public for entry in self.logs} | {entry.key.public for entry in self.witnesses}
+        if key.public in listed:
             raise Schema(f"the key of {key.name!r} is listed twice")
 
     def log(self, words: list[str]) -> None:
