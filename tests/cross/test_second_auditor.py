@@ -556,4 +556,4 @@ def test_the_second_auditor_finds_every_wrong_file_of_a_log(receipt_case, tmp_pa
     ran, answer = audit("verify-log", log, "--policy", receipt_case["policy"])
     first = run("prune-auditor", "verify-log", log, "--policy", receipt_case["policy"])
     assert ran.returncode == first.code == 4, (ran.stderr, first.err)
-    assert answer["reason"] in {"inclusion", "schema", "unverifiable", "consistency", "digest-mismatch"}
+    assert answer["reason"] in {"schema", "digest-mismatch"}

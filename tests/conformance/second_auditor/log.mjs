@@ -20,7 +20,7 @@ function parseTilePath(path) {
   return known ? { level: parts[1], n, width } : null;
 }
 
-const foreign = (path, what) => unverifiable(`${path}: ${what}`, "consistency");
+const foreign = (path, what) => unverifiable(`${path}: ${what}`, "digest-mismatch");
 
 // The first `width` entries of a bundle, which has to hold exactly `width`, or 256 where `orMore`.
 function entries(bytes, path, width, orMore) {
@@ -43,13 +43,13 @@ export function verifyLog(folder, policy) {
   const checkpoint = verifyCheckpoint(note, policy);
   const size = Number(checkpoint.size);
   if (!Number.isSafeInteger(size) || Math.ceil(size / WIDTH) > folder.files.size)
-    throw unverifiable(`the log lacks entry bundles for ${checkpoint.size} entries`, "inclusion");
+    throw unverifiable(`the log lacks entry bundles for ${checkpoint.size} entries`, "digest-mismatch");
   const used = new Set(["checkpoint"]);
   // A partial tile, or the full one in its place.
   const choose = (level, n, width) => {
     for (const w of new Set([width, WIDTH]))
       if (folder.files.has(tilePath(level, n, w))) return tilePath(level, n, w);
-    throw unverifiable(`the log lacks ${tilePath(level, n, width)}`, "inclusion");
+    throw unverifiable(`the log lacks ${tilePath(level, n, width)}`, "digest-mismatch");
   };
   const leaves = [];
   for (let n = 0; n * WIDTH < size; n++) {
@@ -59,7 +59,7 @@ export function verifyLog(folder, policy) {
     leaves.push(...entries(folder.read(path, 257 * 65_537), path, width, true).map(leafHash));
   }
   if (!equal(root(leaves), checkpoint.root))
-    throw unverifiable("the entries do not have the root that the log signed", "inclusion");
+    throw unverifiable("the entries do not have the root that the log signed", "digest-mismatch");
   const levels = [leaves];
   while (levels.at(-1).length >= WIDTH) {
     const below = levels.at(-1);
