@@ -7,7 +7,7 @@ MODEL ?= mlp
 KILLS ?= 1000
 SEED ?= 2
 
-.PHONY: setup demo test check coverage bench soundness marabou crash clean
+.PHONY: setup demo peers test check coverage bench soundness marabou crash clean
 
 setup: $(READY)
 
@@ -20,6 +20,13 @@ $(READY): pyproject.toml .ci/constraints.txt
 
 demo: $(READY)
 	$(BIN)/python -m tests.demo --out demo --model $(MODEL) $(if $(DATA),--data $(DATA))
+
+# npm's packages for tests, and with them a node that is new enough: for the second auditor and the receipt page.
+peers: tests/peers/node_modules/.ready
+
+tests/peers/node_modules/.ready: tests/peers/package.json tests/peers/package-lock.json
+	cd tests/peers && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 # One thread for each of two workers; coverage is recorded here and judged in `check`.
 test: $(READY)

@@ -188,6 +188,12 @@ def verify_logged(
                 signers=signers,
                 signed_as=role,
             )
+    if isinstance(refused, UnknownKey) and "requester" in roles:
+        raise UnknownKey(
+            f"signed by nobody whom the trust file lists as {' or '.join(roles)} in the log {', '.join(origins)}; "
+            "for a subject's own request list the .vkey of its key there, as requester",
+            where=where,
+        )
     raise refused if refused is not None else UnknownKey("the trust file lists nobody who may sign this", where=where)
 
 

@@ -308,7 +308,11 @@ def slip(commitment: Path, subject: str | None, records: str | None, out: Path, 
 
     wanted = _wanted(records, subject, None, None)
     count = make_slip(Workspace(folder=commitment), wanted, out=out, force=force)
-    _done(as_json, [f"{out}: {count} records; give it to the subject and to nobody else"], slip=str(out), records=count)
+    lines = [
+        f"{out}: {count} records; give it to the subject and to nobody else",
+        f"with it the subject asks: prune-auditor request --slip {out.name} --key KEY --log LOG --out request.json",
+    ]
+    _done(as_json, lines, slip=str(out), records=count)
 
 
 @main.command()
@@ -508,6 +512,7 @@ def export(bundle: Path, limit: int, out: Path, as_json: bool, force: bool) -> N
     _done(as_json, lines, questions=done.questions, without=done.without, left_out=done.left_out)
 
 
+@main.command()
 @click.argument("log", type=FOLDER)
 @click.option("--policy", required=True, type=FILE, help="Witnesses and their addresses (C2SP tlog-policy).")
 @_common(now=False)

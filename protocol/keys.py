@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -61,7 +62,7 @@ def check_name(name: str) -> None:
     Raises:
         Schema: empty, or with a space of any script, `+`, a control character, or not encodable as UTF-8.
     """
-    if not name or any(c.isspace() or c < " " or c == "+" or "\ud800" <= c <= "\udfff" for c in name):
+    if not name or any(c.isspace() or c == "+" or category(c) in ("Cc", "Cs") for c in name):
         raise Schema(f"{name[:60]!r} is no key name: not empty, no spaces, no '+', no control characters")
 
 

@@ -25,6 +25,7 @@ COMMANDS = (
     audit.receipt,
     audit.replay,
     verification.verify_receipt,
+    verification.receipt_page,
     verification.verify_report,
     logs.verify_log,
     logs.witness,

@@ -102,6 +102,9 @@ def audit(
     lines = [f"{result.check:13} {result.verdict:13} {result.summary}" for result in outcome.view.checks]
     lines += [f"finding: {f.threat} ({f.check}): {f.message}" for f in outcome.view.findings]
     lines.append(f"{report.verdict} under {report.profile}; report in {out}, page {out / 'report.html'}")
+    lines.append(
+        f"receipts in {out / 'receipts'}; once witnesses have cosigned {log}: prune-auditor receipt {out} --log {log}"
+    )
     done(
         as_json,
         lines,
@@ -123,7 +126,11 @@ def receipt(report: Path, log: Path, as_json: bool) -> None:
     from auditor.verify import finish
 
     changed = finish(report, Ledger(log=log), write=write_atomic)
-    done(as_json, [f"{report}: {changed} files brought up to date"], changed=changed)
+    lines = [
+        f"{report}: {changed} files brought up to date",
+        f"give each requester a file of {report / 'receipts'}, and a page to check it with: prune-auditor receipt-page",
+    ]
+    done(as_json, lines, changed=changed)
 
 
 @click.command()

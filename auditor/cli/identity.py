@@ -29,7 +29,12 @@ def keygen(name: str, use: str, locked: bool, signer: str | None, out: Path, for
     except MalformedError as error:
         raise AuditorError(error.message) from None
     secret, public, made = make_pair(name, use, out, locked=locked, command=signer, force=force)
-    done(as_json, [f"{secret} and {public}: {made.vkey}"], key=str(secret), vkey=made.vkey)
+    place = {"statement": "trust.json, with a role and the logs that it signs in", "log": "policy.txt, as: log VKEY"}
+    lines = [
+        f"{secret} and {public}: {made.vkey}",
+        f"keep the first to yourself; the second belongs into {place.get(use, 'policy.txt, as: witness NAME VKEY')}",
+    ]
+    done(as_json, lines, key=str(secret), vkey=made.vkey)
 
 
 @click.command("log-init")

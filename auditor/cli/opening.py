@@ -26,7 +26,7 @@ from protocol import keys
 @click.command()
 @click.option("--slip", required=True, type=FILE, help="The subject's slip.")
 @click.option("--deadline", type=Time(), help="By when the law wants an answer.")
-@click.option("--key", required=True, type=FILE, help="The requester's statement key.")
+@click.option("--key", required=True, type=FILE, help="The requester's own key (keygen NAME --use statement).")
 @with_options(LOG, OUT, NOW, FORCE, JSON)
 def request(
     slip: Path, deadline: int | None, key: Path, log: Path, out: Path, now: int | None, force: bool, as_json: bool
@@ -44,7 +44,13 @@ def request(
         now=clock(now),
         deadline=deadline,
     )
-    done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], request=leaf_of(envelope))
+    lines = [
+        f"{out}: logged as {leaf_of(envelope)}",
+        f"give the owner {out.name}, {out.stem}.leaves.json and {out.stem}.tlog-proof, owner and auditor your .vkey:",
+        "the request counts for whoever lists that key in trust.json, as a requester in this log",
+        "keep the slip: with it verify-receipt, or a page of receipt-page, shows that a receipt is about your records",
+    ]
+    done(as_json, lines, request=leaf_of(envelope))
 
 
 @click.command("open-audit")

@@ -5,7 +5,21 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.program import FILE, FOLDER, JSON, POLICY, TRUST, done, read, read_policy, read_trust, with_options
+from auditor.cli.program import (
+    FILE,
+    FOLDER,
+    FORCE,
+    JSON,
+    PATH,
+    POLICY,
+    TRUST,
+    done,
+    fresh,
+    read,
+    read_policy,
+    read_trust,
+    with_options,
+)
 from protocol.errors import Error
 from protocol.messages.report import EXIT_CODES
 
@@ -43,6 +57,23 @@ def verify_receipt(receipt: Path, slip: Path | None, policy: Path, trust: Path, 
         requestedBySubject=result.requested_by_subject,
     )
     sys.exit(EXIT_CODES[result.verdict])
+
+
+@click.command("receipt-page")
+@click.option("--out", default=Path("receipt.html"), show_default=True, type=PATH, help="The page to write.")
+@with_options(POLICY, TRUST, FORCE, JSON)
+def receipt_page(out: Path, policy: Path, trust: Path, force: bool, as_json: bool) -> None:
+    """Write one HTML file with which anybody checks receipts in a browser, offline; trust and policy are baked in."""
+    from auditor import page
+    from auditor.files import write_atomic
+
+    fresh(out, force)
+    policy_bytes, trust_bytes = read_policy(policy), read_trust(trust)
+    write_atomic(out, page.build(policy=policy_bytes, trust=trust_bytes))
+    fingerprints = page.fingerprints(policy=policy_bytes, trust=trust_bytes)
+    lines = [f"{out}: open it in a browser and choose a receipt; it trusts these keys (SHA-256):", *fingerprints]
+    lines.append("publish these fingerprints somewhere else too, so that whoever gets the page can compare them")
+    done(as_json, lines, page=str(out), fingerprints=fingerprints)
 
 
 @click.command("verify-report")

@@ -152,14 +152,19 @@ class _Reader:
             raise Schema(f"the name {name[:60]!r} is taken")
         self._names.add(name)
 
+    def _new_key(self, key: VerifierKey) -> None:
+        # Also a key that is a log's on one line and a witness's on another: one key, one purpose (SPEC 4.1).
+        listed = {entry.key.public for entry in self.logs} | {entry.key.public for entry in self.witnesses}
+        if key.public in listed:
+            raise Schema(f"the key of {key.name!r} is listed twice")
+
     def log(self, words: list[str]) -> None:
         if len(words) not in (1, 2):
             raise Schema("a log line is: log <vkey> [<url>]")
         entry = TrustedLog(key=parse_vkey(words[0]), url="".join(words[1:]))
         if entry.key.use != ED25519:
             raise Schema(f"the key {entry.key.name!r} is not a log's key (signature type 0x01)")
-        if any(entry.key.public == other.key.public for other in self.logs):
-            raise Schema(f"the key of the log {entry.key.name!r} is listed twice")
+        self._new_key(entry.key)
         self.logs.append(entry)
 
     def witness(self, words: list[str]) -> None:
@@ -168,8 +173,7 @@ class _Reader:
         entry = Witness(name=words[0], key=parse_vkey(words[1]), url="".join(words[2:]))
         if entry.key.use not in WITNESS_TYPES:
             raise Schema(f"the key {entry.key.name!r} is not a witness's key (signature type 0x04 or 0x06)")
-        if any(entry.key.public == other.key.public for other in self.witnesses):
-            raise Schema(f"the key of the witness {entry.name!r} is listed twice")
+        self._new_key(entry.key)
         self._define(entry.name)
         self.witnesses.append(entry)
 

@@ -272,7 +272,22 @@ def test_limits():
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a b", "a\tb", "a\nb", "a\u00a0b", "a\u2028b", "a\u0085b", "a\u3000b", "a+b", "a\x00b", "a\x1fb", "a\ud800b"],
+    [
+        "",
+        "a b",
+        "a\tb",
+        "a\nb",
+        "a\u00a0b",
+        "a\u2028b",
+        "a\u0085b",
+        "a\u3000b",
+        "a+b",
+        "a\x00b",
+        "a\x1fb",
+        "a\x7fb",
+        "a\u009fb",
+        "a\ud800b",
+    ],
 )
 def test_names_that_no_note_can_carry(name):
     with pytest.raises(Schema):

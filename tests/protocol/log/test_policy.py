@@ -288,3 +288,10 @@ def test_witnesses_of_both_types_make_a_quorum():
     bad = note.Signature(name=ML_DSA.name, key_id=ML_DSA.verifier.key_id, value=complete.signatures[-1].value[:-1])
     with pytest.raises(BadSignature):
         both.verify_checkpoint(signed.with_signature(bad).to_bytes())
+
+
+def test_no_key_is_a_logs_and_a_witnesses():
+    """SPEC 4.1: one key, one purpose, whatever type byte it is listed with."""
+    twin = VerifierKey(name="other", use=WITNESSES[0].verifier.use, public=LOG_KEY.verifier.public)
+    with pytest.raises(Schema, match="listed twice"):
+        parse(LOG, f"witness w {twin.vkey}", "quorum w")
