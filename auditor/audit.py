@@ -271,6 +271,10 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
             "min": str(radii[0]),
             "median": str(radii[len(radii) // 2]),
         }
+    elif evidence.removed_classes and evidence.case.schema is not None:
+        # A cap acts on every input: its region is the whole input box, whose radius is its widest column (SPEC 11.6).
+        widest = str(int((evidence.case.schema.high - evidence.case.schema.low).max()))
+        figures["certified_radius"] = {"norm": "linf", "unit": "step", "min": widest, "median": widest}
     if evidence.removed_classes:
         figures["removed_classes"] = list(evidence.removed_classes)
     if attacked.patched is not None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from owner.certify import Refused
+from owner.refusal import Refused
 from protocol import keys
 from protocol.encoding import parse_time
 from protocol.errors import Error, MalformedError, OwnerError, VerificationError
@@ -344,6 +344,12 @@ def request(
         deadline=deadline,
         force=force,
     )
+    if trigger is not None:
+        click.echo(
+            "note: a trigger has no records to redirect: prune-owner unlearn cannot answer this request, and every "
+            "audit of it stays INCONCLUSIVE",
+            err=True,
+        )
     _done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], request=leaf_of(envelope))
 
 
