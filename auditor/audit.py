@@ -44,7 +44,7 @@ from auditor.view import CheckResult, ReportView
 from protocol import manifest
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
-from protocol.errors import VerificationError
+from protocol.errors import NoQuorum
 from protocol.keys import SigningKey
 from protocol.log import proof
 from protocol.messages.report import CheckLine, FindingLine, Report, combine
@@ -147,7 +147,7 @@ def _verify_quorum(case: Case) -> None:
     entries |= {f"request-{r.path.rsplit('/', 1)[-1].removesuffix('.dsse.json')}": r.logged for r in case.requests}
     for name, logged in entries.items():
         if logged.entry is not None and not logged.entry.checkpoint.quorum_met:
-            raise VerificationError(
+            raise NoQuorum(
                 "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-owner publish`",
                 where=f"proofs/{name}.tlog-proof",
             )

@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
 from protocol import keys
 from protocol.encoding import format_time, parse_time
-from protocol.errors import AuditorError, Error, MalformedError, VerificationError
+from protocol.errors import AuditorError, Error, MalformedError, NoQuorum, VerificationError
 from protocol.messages.report import EXIT_CODES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,11 +35,20 @@ class _Time(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 def _fail(error: Error, code: int) -> NoReturn:
     click.echo(f"prune-auditor: {error}", err=True)
+    _reason(error.reason, error.where)
     sys.exit(code)
+
+
+def _reason(reason: str, at: str = "") -> None:
+    # For other programs, who cannot read a sentence: tests/conformance/CLI_PROTOCOL.md.
+    if Program.as_json:
+        click.echo(json.dumps({"reason": reason, "at": str(Error("", where=at)).removesuffix(": ")}, sort_keys=True))
 
 
 class Program(click.Group):
     """Turns our errors into one line and an exit code; anything else is our own bug and says so."""
+
+    as_json: ClassVar[bool] = False
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Register a command; options that every command takes by contract are accepted even where they do nothing."""
@@ -59,6 +68,8 @@ class Program(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; a usage error is one line as well."""
         kwargs["standalone_mode"] = False
+        given = kwargs["args"] if "args" in kwargs else args[0] if args else None
+        Program.as_json = "--json" in (given if given is not None else sys.argv[1:])
         try:
             result = super().main(*args, **kwargs)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -66,6 +77,7 @@ class Program(click.Group):
             sys.exit(2)
         except click.ClickException as error:
             click.echo(f"prune-auditor: {error.format_message()} (see --help)", err=True)
+            _reason("usage")
             sys.exit(2)
         except click.Abort:
             sys.exit(130)
@@ -87,6 +99,7 @@ class Program(click.Group):
             raise
         except Exception as error:
             click.echo(f"prune-auditor: this is a bug in prune-auditor ({type(error).__name__}: {error})", err=True)
+            _reason("bug")
             if "PRUNE_AUDIT_DEBUG" in os.environ:
                 raise
             sys.exit(1)
@@ -543,9 +556,7 @@ def verify_log(log: str, state: Path | None, max_age: int | None, policy: Path, 
         quorum=checkpoint.quorum_met,
     )
     if trusted.quorum != "none" and not checkpoint.quorum_met:
-        raise VerificationError(
-            "the quorum has not cosigned this checkpoint; run the witnesses", where=f"{log}/checkpoint"
-        )
+        raise NoQuorum("the quorum has not cosigned this checkpoint; run the witnesses", where=f"{log}/checkpoint")
 
 
 @main.command()

@@ -14,7 +14,7 @@ from protocol import claims as claim_lines
 from protocol import messages, openings, receipt_file, records
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
-from protocol.errors import DigestMismatch, Error, Inclusion, VerificationError
+from protocol.errors import DigestMismatch, Error, Inclusion, NoQuorum, VerificationError
 from protocol.keys import SigningKey
 from protocol.log import merkle
 from protocol.log.policy import Policy
@@ -164,7 +164,7 @@ def verify(data: bytes, *, policy: Policy, trust: Trust, slip: bytes | None = No
         assert logged.entry is not None
         checkpoint = logged.entry.checkpoint
         if policy.quorum != "none" and not checkpoint.quorum_met:
-            raise VerificationError(
+            raise NoQuorum(
                 "its checkpoint lacks the quorum's cosignatures; ask the auditor for a finished receipt "
                 "(prune-auditor receipt)",
                 where=name,

@@ -17,7 +17,7 @@ from auditor.view import Finding
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
-from protocol.errors import DigestMismatch, Error, MalformedError, VerificationError
+from protocol.errors import DigestMismatch, Error, MalformedError, NoQuorum, VerificationError
 from protocol.log.policy import Policy
 from protocol.messages import challenge as challenge_message
 from protocol.messages.certificate import Certificate
@@ -95,7 +95,7 @@ def _read_logged(folder: Path, name: str, *, policy: Policy, trust: Trust) -> tu
     logged = verify_logged(data, proof, roles=("owner",), policy=policy, trust=trust, where=where, place=place)
     assert logged.entry is not None
     if policy.quorum != "none" and not logged.entry.checkpoint.quorum_met:
-        raise VerificationError(
+        raise NoQuorum(
             "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-owner publish`", where=place
         )
     return data, logged

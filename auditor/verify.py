@@ -20,7 +20,7 @@ from auditor.profile import parse_profile
 from protocol import envelope as dsse
 from protocol import manifest, messages, receipt_file
 from protocol.digests import sha256_hex
-from protocol.errors import AuditorError, DigestMismatch, Error, VerificationError
+from protocol.errors import AuditorError, DigestMismatch, Error, NoQuorum, VerificationError
 from protocol.keys import SigningKey
 from protocol.log.policy import Policy
 from protocol.log.proof import MAX_TLOG_PROOF
@@ -64,7 +64,7 @@ def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedRepor
     )
     assert logged.entry is not None
     if trusted_logs.quorum != "none" and not logged.entry.checkpoint.quorum_met:
-        raise VerificationError(
+        raise NoQuorum(
             "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-auditor receipt`",
             where="proofs/report.tlog-proof",
         )

@@ -5,3 +5,5 @@ from protocol.errors import OwnerError
 
 class Refused(OwnerError):
     """The owner's program will not sign: a claim does not hold (exit code 3)."""
+
+    reason = "refused"
