@@ -159,7 +159,7 @@ def verify(data: bytes, *, policy: Policy, trust: Trust, slip: bytes | None = No
             policy=policy,
             trust=trust,
             where=name,
-            place="its log proof",
+            place=f"log proof of the {name}",
         )
         assert logged.entry is not None
         checkpoint = logged.entry.checkpoint

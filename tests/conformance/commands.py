@@ -84,7 +84,11 @@ class External:
         start = time.monotonic()
         try:
             ran = subprocess.run(
-                [*self.command, *arguments], capture_output=True, timeout=self.limit, stdin=subprocess.DEVNULL, check=False
+                [*self.command, *arguments],
+                capture_output=True,
+                timeout=self.limit,
+                stdin=subprocess.DEVNULL,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return Ran(code=None, out="", err="", seconds=time.monotonic() - start)
@@ -108,7 +112,7 @@ class InProcess:
                 self.main(args=list(arguments), prog_name=self.name, standalone_mode=True)
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1
-            except Exception:  # what a process would print and end with 1
+            except Exception:  # noqa: BLE001 - what a process would print and end with 1
                 traceback.print_exc(file=err)
                 code = 1
         return Ran(code=code, out=out.getvalue(), err=err.getvalue(), seconds=time.monotonic() - start)
