@@ -5,7 +5,9 @@ READY := .venv/.ready
 DATA ?=
 MODEL ?= mlp
 
-.PHONY: setup demo test check coverage bench clean
+FUZZ_SECONDS ?= 10
+
+.PHONY: setup demo test check coverage bench fuzz conformance clean
 
 setup: $(READY)
 
@@ -39,6 +41,15 @@ coverage: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
+
+# Every parser against mutated bytes, FUZZ_SECONDS each, in a process of its own (Linux: atheris has wheels there).
+fuzz: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# The whole conformance kit, slow cases too. For another program: make conformance KIT='--auditor-command "..." --only receipt,log'
+conformance: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/conformance $(KIT)
 
 clean:
 	rm -rf demo .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

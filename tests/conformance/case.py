@@ -45,6 +45,11 @@ class Step:
             return ""
         for name, wanted in self.result.items():
             found = answer.get(name)
+            if name == "includes":
+                threats = {str(one.get("threat")) for one in answer.get("findings") or ()}
+                if not set(wanted) <= threats:
+                    return f"ended with {ran.code} and the findings {sorted(threats)}, without {sorted(wanted)}"
+                continue
             if name == "findings" and isinstance(found, list):
                 found = sorted({str(one.get("threat")) for one in found})
             if found != (sorted(wanted) if name == "findings" else wanted):
@@ -189,6 +194,9 @@ def play(case: Case, program: Program, work: Path) -> str:
             return f"step {number + 1}: {problem}"
     after = _contents(work)
     for path, data in before.items():
-        if after.get(path) != data and not (case.group == "witness" and path.endswith("/checkpoint")):
+        own = (case.group == "witness" and path.endswith("/checkpoint")) or (
+            case.group == "audit" and path.startswith("log/")
+        )
+        if after.get(path) != data and not own:
             return f"changed {path}, which it may only read"
     return ""

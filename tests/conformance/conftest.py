@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import generate
+from tests.conformance import cases_audit, generate
 from tests.conformance.case import GROUPS, Case, discover
 from tests.conformance.commands import External, ours
 
@@ -81,27 +81,38 @@ def owner_program(request):
     return programs(request.config)[1]
 
 
-def _cases(config, metafunc) -> list[Case]:
+def known_cases(config) -> list[Case]:
     if not hasattr(config, "_conformance_cases"):
         import tempfile
 
         folder = tempfile.TemporaryDirectory(prefix="conformance-")
         config.add_cleanup(folder.cleanup)
-        generate.generate(Path(folder.name))
-        config._conformance_cases = discover(Path(folder.name)) + discover(HERE / "cases")
-        config._conformance_folder = Path(folder.name)
+        root = Path(folder.name)
+        generate.generate(root / "cases")
+        config._conformance_folder = root / "cases"
+        config._conformance_cases = discover(root / "cases") + discover(HERE / "cases")
     return config._conformance_cases
 
 
+def _strict(case_id, xfails):
+    return [pytest.mark.xfail(reason="expected", strict=True)] if case_id in xfails else []
+
+
 def pytest_generate_tests(metafunc):
+    if "audit_case" in metafunc.fixturenames:
+        xfails = expected_failures(metafunc.config)
+        metafunc.parametrize(
+            "audit_case",
+            [pytest.param(name, id=name, marks=_strict(name, xfails)) for name in cases_audit.IDS],
+        )
     if "case" not in metafunc.fixturenames:
         return
     config = metafunc.config
-    cases, wanted, xfails = _cases(config, metafunc), groups(config), expected_failures(config)
+    cases, wanted, xfails = known_cases(config), groups(config), expected_failures(config)
     metafunc.parametrize(
         "case",
         [
-            pytest.param(case, id=case.id, marks=[pytest.mark.xfail(reason="expected", strict=True)] if case.id in xfails else [])
+            pytest.param(case, id=case.id, marks=_strict(case.id, xfails))
             for case in cases
             if case.group in wanted
         ],
@@ -109,9 +120,17 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(scope="session")
+def audit_cases(tmp_path_factory):
+    """Cases of `audit` by id, made once."""
+    folder = tmp_path_factory.mktemp("audit")
+    cases_audit.write(folder / "cases", folder / "work")
+    return {case.id: case for case in discover(folder / "cases")}
+
+
+@pytest.fixture(scope="session")
 def generated_cases(request):
     """The folder of generated cases."""
-    _cases(request.config, None)
+    known_cases(request.config)
     return request.config._conformance_folder
 
 

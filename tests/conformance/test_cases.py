@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.conformance import generate
+from tests.conformance import cases_audit, generate
 from tests.conformance.case import play
-from tests.conformance.conftest import _cases, expected_failures
+from tests.conformance.conftest import expected_failures, known_cases
 
 
 def test_case(case, auditor_program, tmp_path, record_property):
@@ -15,8 +15,25 @@ def test_case(case, auditor_program, tmp_path, record_property):
     assert not problem, f"{case.id} ({case.why} SPEC {case.clause}): {problem}"
 
 
+@pytest.mark.slow
+@pytest.mark.conformance("audit")
+def test_audit_case(audit_case, audit_cases, auditor_program, tmp_path, record_property):
+    case = audit_cases[audit_case]
+    record_property("conformance", "audit")
+    record_property("case", case.id)
+    problem = play(case, auditor_program, tmp_path / "case")
+    record_property("problem", problem)
+    assert not problem, f"{case.id} ({case.why}): {problem}"
+
+
+@pytest.mark.slow
+@pytest.mark.conformance("audit")
+def test_the_audit_cases_are_the_listed_ones(audit_cases):
+    assert sorted(audit_cases) == sorted(cases_audit.IDS)
+
+
 def test_expected_failures_exist(request):
-    known = {case.id for case in _cases(request.config, None)}
+    known = {case.id for case in known_cases(request.config)} | set(cases_audit.IDS)
     assert expected_failures(request.config) <= known, "an expected failure of a case that there is not"
 
 
@@ -27,7 +44,7 @@ def test_the_cases_are_the_same_everywhere(generated_cases):
 
 
 def test_every_case_has_an_own_name_a_reading_and_both_outcomes(request):
-    cases = _cases(request.config, None)
+    cases = known_cases(request.config)
     assert len({case.id for case in cases}) == len(cases) >= 250
     for group in ("receipt", "log", "witness", "report"):
         codes = {step.exit for case in cases if case.group == group for step in case.steps}
