@@ -176,8 +176,9 @@ def _verify_receipt(data: bytes) -> None:
 
 
 def _verify_slip(data: bytes) -> None:
-    logs, signers = _trusted()
-    receipts.verify(_made().receipt, policy=logs, trust=signers, slip=data)
+    slip = openings.parse_slip(data)
+    for one in slip.openings:
+        one.verify(forge.tree().root, groups=len(forge.tree().groups), count=6)
 
 
 def _note(data: bytes) -> None:
