@@ -7,7 +7,9 @@ MODEL ?= mlp
 KILLS ?= 1000
 SEED ?= 2
 
-.PHONY: setup demo peers test check coverage bench soundness marabou crash clean
+FUZZ_SECONDS ?= 10
+
+.PHONY: setup demo peers test check coverage bench soundness marabou crash fuzz conformance clean
 
 setup: $(READY)
 
@@ -71,6 +73,15 @@ soundness: $(READY)
 crash: $(READY)
 	$(BIN)/python -m tests.protocol.log.crash_loop $$(mktemp -d) $(KILLS) $(SEED)
 	$(BIN)/python -m pytest -q -s -m slow tests/protocol/log/test_machine.py
+
+# Every parser against mutated bytes, FUZZ_SECONDS each, in a process of its own (Linux: atheris has wheels there).
+fuzz: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# The whole conformance kit, slow cases too. For another program: make conformance KIT='--auditor-command "..." --only receipt,log'
+conformance: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/conformance $(KIT)
 
 clean:
 	rm -rf demo .venv-marabou .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

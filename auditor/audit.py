@@ -47,7 +47,7 @@ from auditor.view import CheckResult, ReportView
 from protocol import manifest
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
-from protocol.errors import VerificationError
+from protocol.errors import NoQuorum
 from protocol.keys import SigningKey
 from protocol.log import proof
 from protocol.messages.report import CheckLine, FindingLine, Report, combine
@@ -152,7 +152,7 @@ def _verify_quorum(case: Case) -> None:
     entries |= {f"request-{r.path.rsplit('/', 1)[-1].removesuffix('.dsse.json')}": r.logged for r in case.requests}
     for name, logged in entries.items():
         if logged.entry is not None and not logged.entry.checkpoint.quorum_met:
-            raise VerificationError(
+            raise NoQuorum(
                 "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-owner publish`",
                 where=f"proofs/{name}.tlog-proof",
             )
@@ -287,6 +287,10 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
     if evidence.redirections:
         figures["claims_with_a_retained_twin"] = sum(claim.twins > 0 for claim in evidence.redirections)
         figures["retained_twins"] = sum(claim.twins for claim in evidence.redirections)
+    elif evidence.removed_classes and evidence.case.schema is not None:
+        # A cap acts on every input: its region is the whole input box, whose radius is its widest column (SPEC 11.6).
+        widest = str(int((evidence.case.schema.high - evidence.case.schema.low).max()))
+        figures["certified_radius"] = {"norm": "linf", "unit": "step", "min": widest, "median": widest}
     if evidence.removed_classes:
         figures["removed_classes"] = list(evidence.removed_classes)
     figures |= all_figures(attacked)

@@ -25,9 +25,9 @@ def leaf_of(envelope: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """What an opened audit hides until its report."""
+    """What an opened audit hides until its report; the nonce is None in the replay of a report that kept it secret."""
 
-    nonce: bytes
+    nonce: bytes | None
     plan: bytes
     opening: bytes
 
@@ -87,13 +87,10 @@ class Ledger:
 
     def keep(self, secret: Secret) -> None:
         """Remember an opened audit's nonce and plan."""
-        data = to_bytes(
-            {
-                "nonce": secret.nonce.hex(),
-                "plan": secret.plan.decode("utf-8"),
-                "opening": secret.opening.decode("utf-8"),
-            }
-        )
+        fields = {"plan": secret.plan.decode("utf-8"), "opening": secret.opening.decode("utf-8")}
+        if secret.nonce is not None:
+            fields["nonce"] = secret.nonce.hex()
+        data = to_bytes(fields)
         write_atomic(self._secret_path(leaf_of(secret.opening)), data, secret=True)
 
     def secret(self, leaf: str) -> Secret | None:
@@ -103,7 +100,7 @@ class Ledger:
             return None
         with Fields(parse_json(read_file(path, limit=1 << 20), limit=1 << 20, where=str(path)), where=str(path)) as f:
             return Secret(
-                nonce=bytes.fromhex(f.hex("nonce")),
+                nonce=bytes.fromhex(f.hex("nonce")) if f.has("nonce") else None,
                 plan=f.text("plan", longest=1 << 18).encode(),
                 opening=f.text("opening", longest=dsse.MAX_ENVELOPE).encode(),
             )
@@ -137,7 +134,7 @@ class Ledger:
             return None
         return (
             read_file(path, limit=dsse.MAX_ENVELOPE),
-            read_file(path.with_suffix(".tlog-proof"), limit=1 << 16),
+            read_file(path.with_suffix(".tlog-proof"), limit=proof.MAX_TLOG_PROOF),
         )
 
 

@@ -79,7 +79,7 @@ def make_challenge(
     """
     leaf = leaf_of(opening)
     secret = ledger.secret(leaf)
-    if secret is None:
+    if secret is None or secret.nonce is None:
         raise AuditorError("this auditor's log knows no such opened audit; is --log the log that open-audit used?")
     certificate_bytes = read_file(
         bundle / "certificate.dsse.json", limit=dsse.MAX_ENVELOPE, where="certificate.dsse.json"

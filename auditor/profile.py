@@ -15,7 +15,7 @@ from auditor.files import read_file
 from auditor.section import Section
 from auditor.strict_yaml import MAX_FILE, parse_mapping, refuse_unknown
 from protocol.digests import sha256_hex
-from protocol.errors import MalformedError, Schema, UnsupportedVersion
+from protocol.errors import AuditorError, Schema, UnsupportedVersion
 
 PROFILE_VERSION = "prune-audit/profile/v1"
 PLAN_VERSION = "prune-audit/plan/v1"
@@ -178,7 +178,8 @@ def load_profile(name_or_path: str) -> Profile:
     """A profile by file, or one that comes with the program by name.
 
     Raises:
-        MalformedError: no such profile, or not one.
+        AuditorError: no such profile.
+        MalformedError: a file that is none.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -186,9 +187,7 @@ def load_profile(name_or_path: str) -> Profile:
     if name_or_path in built_in():
         data = (resources.files("auditor") / "profiles" / f"{name_or_path}.yaml").read_bytes()
         return parse_profile(data, where=name_or_path)
-    raise MalformedError(
-        f"no such file, and no built-in profile; there are {', '.join(built_in())}", where=name_or_path
-    )
+    raise AuditorError(f"no such file, and no built-in profile; there are {', '.join(built_in())}", where=name_or_path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

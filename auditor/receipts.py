@@ -14,7 +14,7 @@ from protocol import claims as claim_lines
 from protocol import messages, openings, receipt_file, records
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
-from protocol.errors import DigestMismatch, Error, Inclusion, VerificationError
+from protocol.errors import DigestMismatch, Error, Inclusion, NoQuorum, VerificationError
 from protocol.keys import SigningKey
 from protocol.log import merkle
 from protocol.log.policy import Policy
@@ -159,12 +159,12 @@ def verify(data: bytes, *, policy: Policy, trust: Trust, slip: bytes | None = No
             policy=policy,
             trust=trust,
             where=name,
-            place="its log proof",
+            place=f"log proof of the {name}",
         )
         assert logged.entry is not None
         checkpoint = logged.entry.checkpoint
         if policy.quorum != "none" and not checkpoint.quorum_met:
-            raise VerificationError(
+            raise NoQuorum(
                 "its checkpoint lacks the quorum's cosignatures; ask the auditor for a finished receipt "
                 "(prune-auditor receipt)",
                 where=name,
@@ -199,14 +199,14 @@ def verify(data: bytes, *, policy: Policy, trust: Trust, slip: bytes | None = No
         if request.subject != sha256_hex(file.envelopes["commitment"]):
             raise DigestMismatch("the request is about another commitment", where="request")
     steps.append("the receipt names report, certificate, commitment and request by their log entries, and they agree")
-    covered = _verify_claims(file, certificate, request)
+    covered, removed = _verify_claims(file, certificate, request)
     if file.records or request.record_count:
         if records.list_root(file.records) != request.records_root or len(file.records) != request.record_count:
             if file.records or receipt.verdict == "CONSISTENT":
                 raise DigestMismatch("the records are not those that the request was signed for", where="records")
         elif receipt.verdict == "CONSISTENT" and request.scope.klass is None and set(file.records) - covered:
             raise DigestMismatch("a requested record has no claim in the receipt", where="claims")
-    if receipt.verdict == "CONSISTENT" and request.scope.klass is not None and not file.claims:
+    if receipt.verdict == "CONSISTENT" and request.scope.klass is not None and not removed:
         raise DigestMismatch("the requested class has no claim in the receipt", where="claims")
     steps.append(
         f"{len(file.claims)} claims belong to the certificate; {len(file.records)} records belong to the request"
@@ -240,8 +240,10 @@ def verify(data: bytes, *, policy: Policy, trust: Trust, slip: bytes | None = No
     )
 
 
-def _verify_claims(file: ReceiptFile, certificate: Certificate, request: Request) -> set[bytes]:
+def _verify_claims(file: ReceiptFile, certificate: Certificate, request: Request) -> tuple[set[bytes], bool]:
+    # Which records have a claim, and whether the request's class is removed.
     covered: set[bytes] = set()
+    removed = False
     for opened in file.claims:
         try:
             merkle.verify_inclusion(
@@ -259,11 +261,12 @@ def _verify_claims(file: ReceiptFile, certificate: Certificate, request: Request
                 raise DigestMismatch(
                     "is about a class that this request does not name", where=f"claims[{opened.index}]"
                 )
+            removed = True
         else:
             if claim.record not in file.records:
                 raise DigestMismatch("is about a record of somebody else", where=f"claims[{opened.index}]")
             covered.add(claim.record)
-    return covered
+    return covered, removed
 
 
 def _verify_slip(data: bytes, file: ReceiptFile, request: Request) -> tuple[int, int]:

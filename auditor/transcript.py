@@ -17,7 +17,7 @@ from auditor.view import Finding
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
-from protocol.errors import DigestMismatch, Error, MalformedError, VerificationError
+from protocol.errors import DigestMismatch, Error, MalformedError, NoQuorum, VerificationError
 from protocol.log.policy import Policy
 from protocol.messages import challenge as challenge_message
 from protocol.messages.certificate import Certificate
@@ -95,7 +95,7 @@ def _read_logged(folder: Path, name: str, *, policy: Policy, trust: Trust) -> tu
     logged = verify_logged(data, proof, roles=("owner",), policy=policy, trust=trust, where=where, place=place)
     assert logged.entry is not None
     if policy.quorum != "none" and not logged.entry.checkpoint.quorum_met:
-        raise VerificationError(
+        raise NoQuorum(
             "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-owner publish`", where=place
         )
     return data, logged
@@ -229,7 +229,8 @@ def replay(
     problems: list[tuple[str, Finding | None, bool]] = []
     _, opening = messages.read(secret.opening, AuditOpening)
     plan = parse_plan(secret.plan)
-    if sha256_hex(secret.plan) != opening.subject or nonce_commitment(secret.nonce) != opening.nonce_commitment:
+    kept = nonce_commitment(secret.nonce) if secret.nonce is not None else opening.nonce_commitment
+    if sha256_hex(secret.plan) != opening.subject or kept != opening.nonce_commitment:
         raise MalformedError("the kept plan or nonce is not the one that was logged", where=str(ledger.private))
     if plan.profile_sha256 != profile_sha256:
         problems.append(("the profile in use is not the one that the logged plan names", None, False))
@@ -252,6 +253,8 @@ def replay(
         problems.append(("the certificate does not name the audit that was opened for its requests", None, False))
         # Its nonce stays secret: else a bundle that names no audit would spoil the one that is still open.
         return replace(known, problems=tuple(problems))
+    if secret.nonce is None:
+        raise VerificationError("the report keeps the nonce of an opened audit secret that the owner's entry names")
     known = replace(known, nonce=secret.nonce)
     value = challenge_message.value(secret.nonce, bytes.fromhex(owner_leaf))
     made = ledger.challenge(owner_leaf)

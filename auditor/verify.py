@@ -1,7 +1,8 @@
 """Verifying what auditors publish, offline: reports with every file of theirs, and replaying them.
 
-Proves (`verify_report`): the auditor signed exactly these files, in its log. Whether its verdict is right
-is what `replay` is for: it runs the audit again from the revealed nonce and the committed plan.
+Proves (`verify_report`): the auditor signed exactly these files, in its log, and profile, plan, nonce and challenge
+among them are the ones that it names. Whether its verdict is right is what `replay` is for: it runs the audit again
+from the revealed nonce and the committed plan. Source: SPEC 13.6, 14.4.
 """
 
 import json
@@ -15,15 +16,20 @@ from auditor import receipts, trusted
 from auditor.case import read_proof, verify_logged
 from auditor.engine import Engine
 from auditor.files import read_file
-from auditor.ledger import Ledger, Secret
+from auditor.ledger import Ledger, Secret, leaf_of
 from auditor.profile import parse_plan, parse_profile
 from protocol import envelope as dsse
 from protocol import manifest, messages, receipt_file
 from protocol.digests import sha256_hex
-from protocol.errors import AuditorError, DigestMismatch, Error, VerificationError
+from protocol.errors import AuditorError, DigestMismatch, Error, NoQuorum, VerificationError
 from protocol.keys import SigningKey
+from protocol.log.policy import Policy
+from protocol.log.proof import MAX_TLOG_PROOF
+from protocol.messages import challenge as challenge_message
 from protocol.messages.challenge import Challenge
+from protocol.messages.opening import Opening, nonce_commitment
 from protocol.messages.report import Report
+from protocol.trust import Trust
 
 MAX_REPORT_FILE = 256 << 20
 
@@ -38,7 +44,7 @@ class VerifiedReport:
 
 
 def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedReport:
-    """Check a REPORT folder: signature, log, manifest, every file, every receipt.
+    """Check a REPORT folder: signature, log, manifest, every file, profile and challenge, every receipt.
 
     Raises:
         Error: naming the file at fault.
@@ -59,7 +65,7 @@ def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedRepor
     )
     assert logged.entry is not None
     if trusted_logs.quorum != "none" and not logged.entry.checkpoint.quorum_met:
-        raise VerificationError(
+        raise NoQuorum(
             "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-auditor receipt`",
             where="proofs/report.tlog-proof",
         )
@@ -74,6 +80,7 @@ def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedRepor
         folder, listing, others=("manifest.json", "report.dsse.json", "proofs/report.tlog-proof", "receipts/")
     )
     files = {entry.path: manifest.read_listed(folder, entry, limit=MAX_REPORT_FILE) for entry in listing.entries}
+    _verify_named(report, files, policy=trusted_logs, trust=signers)
     count = 0
     for path in sorted((folder / "receipts").iterdir() if (folder / "receipts").is_dir() else ()):
         name = f"receipts/{path.name}"
@@ -89,6 +96,52 @@ def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedRepor
     return VerifiedReport(report=report, files=files, receipts=count)
 
 
+_PLAN, _OPENING, _CHALLENGE = "plan.yaml", "transcript/opening.dsse.json", "transcript/challenge.dsse.json"
+_CHALLENGE_PROOF = "transcript/challenge.tlog-proof"
+
+
+def _verify_named(report: Report, files: dict[str, bytes], *, policy: Policy, trust: Trust) -> None:
+    # SPEC 14.4, steps 2 and 3: profile, plan, nonce and challenge in the folder are the ones that the report names.
+    def need(path: str) -> bytes:
+        if path not in files:
+            raise VerificationError("is missing: the report names it", where=path)
+        return files[path]
+
+    if sha256_hex(need("profile.yaml")) != report.profile_sha256:
+        raise DigestMismatch("is not the profile that the report names", where="profile.yaml")
+    if report.opening is None:
+        for path in (_PLAN, _OPENING, _CHALLENGE):
+            if path in files:
+                raise DigestMismatch("belongs to an opened audit, and the report names none", where=path)
+        if report.nonce is not None:
+            raise DigestMismatch("reveals a nonce and names no opened audit", where="report.dsse.json")
+        return
+    if leaf_of(need(_OPENING)) != report.opening:
+        raise DigestMismatch("is not the opened audit that the report names", where=_OPENING)
+    _, opening = messages.read(files[_OPENING], Opening, where=_OPENING)
+    if sha256_hex(need(_PLAN)) != opening.subject:
+        raise DigestMismatch("is not the plan that the audit was opened with", where=_PLAN)
+    if report.nonce is not None and nonce_commitment(report.nonce) != opening.nonce_commitment:
+        raise DigestMismatch("reveals another nonce than the audit was opened with", where="report.dsse.json")
+    if _CHALLENGE not in files:
+        return
+    verify_logged(
+        files[_CHALLENGE],
+        need(_CHALLENGE_PROOF),
+        roles=("auditor",),
+        policy=policy,
+        trust=trust,
+        where=_CHALLENGE,
+        place=_CHALLENGE_PROOF,
+    )
+    _, challenge = messages.read(files[_CHALLENGE], Challenge, where=_CHALLENGE)
+    if report.nonce is None:
+        raise DigestMismatch("was made, and the report reveals no nonce", where=_CHALLENGE)
+    value = challenge_message.value(report.nonce, bytes.fromhex(challenge.answers))
+    if challenge.opening != report.opening or challenge.seed != challenge_message.seed(value, "locality"):
+        raise DigestMismatch("does not follow from the opened audit and its nonce", where=_CHALLENGE)
+
+
 def finish(folder: Path, ledger: Ledger, *, write: Callable[[Path, bytes], None]) -> int:
     """Bring the proofs of a report and its receipts to the log's current, cosigned checkpoint.
 
@@ -97,7 +150,7 @@ def finish(folder: Path, ledger: Ledger, *, write: Callable[[Path, bytes], None]
     """
     changed = 0
     path = folder / "proofs" / "report.tlog-proof"
-    old = read_file(path, limit=1 << 16, where="proofs/report.tlog-proof")
+    old = read_file(path, limit=MAX_TLOG_PROOF, where="proofs/report.tlog-proof")
     if (fresh := ledger.refreshed(old)) != old:
         write(path, fresh)
         changed += 1
@@ -159,29 +212,20 @@ def replay(
         raise AuditorError("the report was made with another policy or trust file")
     with tempfile.TemporaryDirectory() as temporary:
         ledger = Ledger(log=Path(temporary) / "log")
-        files = verified.files
-        lacking = {"profile.yaml", "summary.json"} - files.keys()
+        if "summary.json" not in verified.files:
+            raise VerificationError("is missing in the report; it cannot be replayed", where="summary.json")
         if report.opening is not None:
-            lacking |= {"plan.yaml", "transcript/opening.dsse.json"} - files.keys()
-        if lacking:
-            raise VerificationError("is missing in the report; it cannot be replayed", where=min(lacking))
-        if report.opening is not None and not allow_command:
-            section = parse_plan(files["plan.yaml"]).membership
-            if section is not None and "rerun" in section.attacks:
-                command = str(section.attacks["rerun"]["command"])
-                raise AuditorError(f"the plan runs a program, {command!r}; read it, then give --allow-command")
-        if report.opening is not None and report.nonce is not None:
-            ledger.keep(
-                Secret(
-                    nonce=report.nonce,
-                    plan=verified.files["plan.yaml"],
-                    opening=verified.files["transcript/opening.dsse.json"],
-                )
-            )
-        if "transcript/challenge.dsse.json" in verified.files:
-            data = verified.files["transcript/challenge.dsse.json"]
-            _, challenge = messages.read(data, Challenge, where="transcript/challenge.dsse.json")
-            ledger.keep_challenge(challenge.answers, data, verified.files["transcript/challenge.tlog-proof"])
+            if not allow_command:
+                section = parse_plan(verified.files[_PLAN]).membership
+                if section is not None and "rerun" in section.attacks:
+                    command = str(section.attacks["rerun"]["command"])
+                    raise AuditorError(f"the plan runs a program, {command!r}; read it, then give --allow-command")
+            # Without a nonce too: plan and requests of the opened audit were known to the report.
+            ledger.keep(Secret(nonce=report.nonce, plan=verified.files[_PLAN], opening=verified.files[_OPENING]))
+        if _CHALLENGE in verified.files:
+            data = verified.files[_CHALLENGE]
+            _, challenge = messages.read(data, Challenge, where=_CHALLENGE)
+            ledger.keep_challenge(challenge.answers, data, verified.files[_CHALLENGE_PROOF])
         outcome = audit.examine(
             audit.Inputs(
                 bundle=bundle,

@@ -10,6 +10,7 @@ from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
 from protocol.errors import OwnerError
 from protocol.keys import SigningKey
+from protocol.log.proof import MAX_TLOG_PROOF
 from protocol.messages.certificate import Certificate
 from protocol.messages.challenge import Answer, Challenge
 from protocol.messages.opening import Acknowledgement, Opening
@@ -63,7 +64,7 @@ def answer(
             files.append(("acknowledgement.dsse.json", "acknowledgement"))
             proof = acknowledgement.with_suffix(PROOF)
             if proof.is_file():
-                write_atomic(partial / "proofs" / "acknowledgement.tlog-proof", read_file(proof, limit=1 << 16))
+                write_atomic(partial / "proofs" / "acknowledgement.tlog-proof", read_file(proof, limit=MAX_TLOG_PROOF))
         listing = manifest.build(partial, files, refers=leaf_of(data))
         write_atomic(partial / "manifest.json", listing.raw)
         statement = Answer(

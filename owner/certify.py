@@ -16,6 +16,7 @@ from owner.execute import Program
 from owner.files import read_file, write_atomic
 from owner.journal import append, leaf_of, read_proof, refreshed, sign
 from owner.methods.job import Job, Result
+from owner.refusal import Refused
 from protocol import claims as claim_lines
 from protocol import envelope as dsse
 from protocol import manifest, openings
@@ -24,6 +25,7 @@ from protocol.digests import sha256_hex
 from protocol.encoding import parse_decimal
 from protocol.errors import OwnerError
 from protocol.keys import SigningKey
+from protocol.log.proof import MAX_TLOG_PROOF
 from protocol.messages.certificate import Certificate
 from protocol.messages.request import Request, serialise_list
 from protocol.model import patch as patch_file
@@ -35,10 +37,6 @@ CERTIFICATE = "certificate.dsse.json"
 _TOGETHER = 1000  # claims checked at once
 _REPLAYED = 250  # claims whose regions are replayed
 _SPARED = 500  # retained records that are looked at
-
-
-class Refused(OwnerError):
-    """The owner's program will not sign: a claim does not hold (exit code 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +196,7 @@ def draft(
         "claims.jsonl": ("claims", b"".join(line + b"\n" for line in lines)),
         "commitment.dsse.json": ("commitment", workspace.envelope),
     }
-    proofs = {"commitment": read_file(workspace.folder / "proofs" / "commitment.tlog-proof", limit=1 << 16)}
+    proofs = {"commitment": read_file(workspace.folder / "proofs" / "commitment.tlog-proof", limit=MAX_TLOG_PROOF)}
     for number, entry in enumerate(requests):
         files[f"requests/{number:03}.dsse.json"] = ("request", entry.envelope)
         files[f"requests/{number:03}.leaves.json"] = ("request-records", serialise_list(entry.listed))

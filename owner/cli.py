@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
-from owner.certify import Refused
+from owner.refusal import Refused
 from protocol import keys
 from protocol.encoding import parse_time
 from protocol.errors import Error, MalformedError, OwnerError, VerificationError
@@ -37,11 +37,20 @@ class _Time(click.ParamType[int]):
 
 def _fail(error: Error, code: int) -> NoReturn:
     click.echo(f"prune-owner: {error}", err=True)
+    _reason(error.reason, error.where)
     sys.exit(code)
+
+
+def _reason(reason: str, at: str = "") -> None:
+    # For other programs, who cannot read a sentence: tests/conformance/CLI_PROTOCOL.md.
+    if Program.as_json:
+        click.echo(json.dumps({"reason": reason, "at": str(Error("", where=at)).removesuffix(": ")}, sort_keys=True))
 
 
 class Program(click.Group):
     """Turns our errors into one line and an exit code; anything else is our own bug and says so."""
+
+    as_json: ClassVar[bool] = False
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Register a command; each one has --version."""
@@ -51,6 +60,8 @@ class Program(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; a usage error is one line as well."""
         kwargs["standalone_mode"] = False
+        given = kwargs["args"] if "args" in kwargs else args[0] if args else None
+        Program.as_json = "--json" in (given if given is not None else sys.argv[1:])
         try:
             result = super().main(*args, **kwargs)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -58,6 +69,7 @@ class Program(click.Group):
             sys.exit(2)
         except click.ClickException as error:
             click.echo(f"prune-owner: {error.format_message()} (see --help)", err=True)
+            _reason("usage")
             sys.exit(2)
         except click.Abort:
             sys.exit(130)
@@ -88,6 +100,7 @@ class Program(click.Group):
             raise
         except Exception as error:  # the last resort: a readable line instead of a traceback
             click.echo(f"prune-owner: this is a bug in prune-owner ({type(error).__name__}: {error})", err=True)
+            _reason("bug")
             if "--debug" in sys.argv:
                 raise
             sys.exit(1)
@@ -352,6 +365,12 @@ def request(
         deadline=deadline,
         force=force,
     )
+    if trigger is not None:
+        click.echo(
+            "note: a trigger has no records to redirect: prune-owner unlearn cannot answer this request, and every "
+            "audit of it stays INCONCLUSIVE",
+            err=True,
+        )
     _done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], request=leaf_of(envelope))
 
 

@@ -16,6 +16,7 @@ from protocol import openings, records
 from protocol.digests import sha256_hex
 from protocol.errors import OwnerError
 from protocol.keys import SigningKey
+from protocol.log.proof import MAX_TLOG_PROOF
 from protocol.messages.request import Request, Scope, serialise_list
 
 
@@ -118,7 +119,7 @@ def make_slip(workspace: Workspace, wanted: Wanted, *, out: Path, force: bool) -
     slip = openings.Slip(
         openings=tuple(workspace.open_rows(rows)),
         commitment=workspace.envelope,
-        commitment_proof=read_file(workspace.folder / "proofs" / "commitment.tlog-proof", limit=1 << 16),
+        commitment_proof=read_file(workspace.folder / "proofs" / "commitment.tlog-proof", limit=MAX_TLOG_PROOF),
     )
     write_atomic(out, openings.serialise_slip(slip), secret=True)
     return len(rows)

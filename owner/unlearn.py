@@ -78,6 +78,21 @@ def read_request(workspace: Workspace, path: Path) -> RequestFile:
     return RequestFile(envelope=data, request=request, listed=listed, proof=proof)
 
 
+def _done_before(options: Options, requests: tuple[RequestFile, ...]) -> Outcome | None:
+    """With --resume, a bundle that is whole already: its certificate is in the log, so nothing is left to do."""
+    path = options.out / CERTIFICATE
+    if not options.resume or options.force or not path.is_file() or partial_folder(options.out).exists():
+        return None
+    envelope = read_file(path, limit=dsse.MAX_ENVELOPE)
+    if find(options.log, envelope) is None:
+        return None
+    _, certificate = messages.read(envelope, Certificate, where=str(path))
+    if set(certificate.requests) != {leaf_of(request.envelope) for request in requests}:
+        raise OwnerError("holds a bundle about other requests; use another --out", where=str(options.out))
+    notes = ("nothing to resume: the bundle is whole, and its certificate is in the log",)
+    return Outcome(certificate=envelope, claims=certificate.claim_count, notes=notes, redirected=False)
+
+
 def _interrupted(options: Options, requests: tuple[RequestFile, ...]) -> Outcome | None:
     """A bundle that an interrupted run had signed: it is finished if the certificate is in the log, else made anew."""
     partial = partial_folder(options.out)
@@ -118,7 +133,8 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     """
     if options.method not in METHODS:
         raise OwnerError(f"there is no method {options.method!r}; there are {', '.join(METHODS)}")
-    check_free_folder(options.out, force=options.force)
+    whole = options.resume and (options.out / CERTIFICATE).is_file()
+    check_free_folder(options.out, force=options.force or whole)
     check_log(options.log, options.key)
     progress("reading", 0.0)
     requests = tuple(read_request(workspace, path) for path in options.requests)
@@ -130,6 +146,9 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
                 "forgetting a trigger needs a method that retrains; prune answers records, subjects and classes",
                 where=str(path),
             )
+    if (finished := _done_before(options, requests)) is not None:
+        return finished
+    check_free_folder(options.out, force=options.force)
     if (finished := _interrupted(options, requests)) is not None:
         return finished
     opening = _opening(options.opening, requests) if options.opening is not None else None

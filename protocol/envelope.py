@@ -51,7 +51,7 @@ def _text(value: Any, name: str, where: str) -> str:
 
 
 def parse(data: bytes, *, where: str = "envelope") -> Envelope:
-    """Read an envelope. Unknown fields are ignored and an absent keyid is empty, as DSSE asks.
+    """Read an envelope. Unknown fields are ignored and an absent (or null) keyid is empty, as DSSE asks.
 
     Raises:
         MalformedError: not an envelope, or over a limit.
@@ -70,7 +70,8 @@ def parse(data: bytes, *, where: str = "envelope") -> Envelope:
             raise Schema("a signature is not an object", where=where)
         signatures.append(
             Signature(
-                keyid=_text(entry.get("keyid", ""), "keyid", where),
+                # Some writers spell an absent keyid as null.
+                keyid=_text(entry["keyid"] if entry.get("keyid") is not None else "", "keyid", where),
                 value=decode_base64(_text(entry.get("sig"), "sig", where), where=where, url_safe=True),
             )
         )

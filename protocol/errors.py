@@ -16,16 +16,18 @@ The tree (asserted in `tests/protocol/test_errors.py`)::
     │   ├── Inclusion            not in the log that it claims to be in
     │   ├── Consistency          two checkpoints that no append-only log can both have
     │   ├── Rollback             older than what was seen before
+    │   ├── NoQuorum             too few of the policy's witnesses cosigned the checkpoint
     │   └── Expired              outside a key's or a statement's validity
     ├── OwnerError               the owner's program cannot do, or refuses to do, what was asked
     └── AuditorError             likewise the auditor's
 
 A *dishonest owner* is not an error: checks return a result (SPEC 13.4). `parse` raises only
 `MalformedError`; `verify_*` raises `VerificationError` and returns nothing that a caller
-could forget to look at.
+could forget to look at. Each class has a `reason`, its name in what the programs print for other
+programs (`tests/conformance/CLI_PROTOCOL.md`).
 """
 
-from typing import Self
+from typing import ClassVar, Self
 
 
 class Error(Exception):
@@ -35,6 +37,8 @@ class Error(Exception):
         message: one readable line that says what is wrong and, where known, what to do.
         where: the file, field or log entry that is at fault; empty when unknown.
     """
+
+    reason: ClassVar[str] = "usage"
 
     def __init__(self, message: str, *, where: str = "") -> None:
         super().__init__(message)
@@ -62,53 +66,85 @@ class EncodingError(Error):
 class MalformedError(Error):
     """Bytes that do not parse."""
 
+    reason = "malformed"
+
 
 class NonCanonical(MalformedError):
     """A second spelling of something that has exactly one."""
+
+    reason = "non-canonical"
 
 
 class Schema(MalformedError):
     """A field is missing, unknown, or of the wrong type or range."""
 
+    reason = "schema"
+
 
 class UnsupportedVersion(MalformedError):
     """A format or operator version that this implementation does not read."""
+
+    reason = "unsupported-version"
 
 
 class TooLarge(MalformedError):
     """Over a limit that is checked before any parsing."""
 
+    reason = "too-large"
+
 
 class VerificationError(Error):
     """Well-formed, but not to be believed."""
+
+    reason = "unverifiable"
 
 
 class UnknownKey(VerificationError):
     """No key that the reader trusts for this purpose."""
 
+    reason = "unknown-key"
+
 
 class BadSignature(VerificationError):
     """A known key's signature does not verify."""
+
+    reason = "bad-signature"
 
 
 class DigestMismatch(VerificationError):
     """Bytes are not the ones that were signed for."""
 
+    reason = "digest-mismatch"
+
 
 class Inclusion(VerificationError):
     """An inclusion proof fails."""
+
+    reason = "inclusion"
 
 
 class Consistency(VerificationError):
     """A consistency proof fails."""
 
+    reason = "consistency"
+
 
 class Rollback(VerificationError):
     """Older than what was seen before."""
 
+    reason = "rollback"
+
+
+class NoQuorum(VerificationError):
+    """Too few witnesses cosigned."""
+
+    reason = "no-quorum"
+
 
 class Expired(VerificationError):
     """Outside the validity of a key or statement."""
+
+    reason = "expired"
 
 
 class OwnerError(Error):

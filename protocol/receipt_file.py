@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 from protocol import envelope as dsse
 from protocol.canonical import Fields, parse_json, to_bytes
+from protocol.claims import MAX_CLAIMS, MAX_LINE
 from protocol.encoding import decode_base64, encode_base64
-from protocol.errors import Schema, UnsupportedVersion
+from protocol.errors import Schema, TooLarge, UnsupportedVersion
+from protocol.log.proof import MAX_TLOG_PROOF
 
 VERSION = "prune-audit/receipt/v1"
 MAX_RECEIPT = 64 << 20
+MAX_RECORDS = 1_000_000
 ENVELOPES = ("receipt", "report", "certificate", "commitment", "request")
 
 
@@ -72,10 +75,18 @@ def _digests(values: list[object]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def _base64(fields: Fields, name: str, *, limit: int) -> bytes:
+    # `limit` in bytes, as where these bytes are read by themselves: whatever can be made can be carried.
+    data = decode_base64(fields.text(name, longest=-(-limit // 3) * 4), where=name)
+    if len(data) > limit:
+        raise TooLarge(f"{len(data)} bytes, at most {limit} are accepted", where=name)
+    return data
+
+
 def _claim(fields: Fields) -> OpenedClaim:
     return OpenedClaim(
-        line=decode_base64(fields.text("line", longest=1 << 17)),
-        index=fields.integer("index", high=1_000_000),
+        line=_base64(fields, "line", limit=MAX_LINE),
+        index=fields.integer("index", high=MAX_CLAIMS - 1),
         path=_digests(fields.array("path", longest=40)),
     )
 
@@ -93,13 +104,13 @@ def parse(data: bytes, *, where: str = "receipt") -> ReceiptFile:
         envelopes, proofs = {}, {}
         with fields.object("envelopes") as listed:
             for name in ENVELOPES:
-                envelopes[name] = decode_base64(listed.text(name, longest=2 * dsse.MAX_ENVELOPE), where=name)
+                envelopes[name] = _base64(listed, name, limit=dsse.MAX_ENVELOPE)
         with fields.object("proofs") as listed:
             for name in ENVELOPES:
                 if listed.has(name):
-                    proofs[name] = decode_base64(listed.text(name, longest=1 << 17), where=name)
-        claims = fields.each("claims", _claim, longest=1_000_000)
-        records = _digests(fields.array("records", longest=1_000_000))
+                    proofs[name] = _base64(listed, name, limit=MAX_TLOG_PROOF)
+        claims = fields.each("claims", _claim, longest=MAX_CLAIMS)
+        records = _digests(fields.array("records", longest=MAX_RECORDS))
     if any(first.index >= second.index for first, second in itertools.pairwise(claims)):
         raise Schema("the claims are not in their order, or one occurs twice", where=where)
     if list(records) != sorted(set(records)):

@@ -27,7 +27,7 @@ from auditor.cli.program import (
 )
 from protocol import keys
 from protocol.encoding import format_time
-from protocol.errors import AuditorError, Consistency, Error, Rollback, VerificationError
+from protocol.errors import AuditorError, Consistency, Error, NoQuorum, Rollback, VerificationError
 
 
 @click.command("verify-log")
@@ -132,9 +132,7 @@ def verify_log(
     )
     for name, summary in summaries:
         if trusted.quorum != "none" and not summary.checkpoint.quorum_met:
-            raise VerificationError(
-                "the quorum has not cosigned this checkpoint; run the witnesses", where=f"{name}/checkpoint"
-            )
+            raise NoQuorum("the quorum has not cosigned this checkpoint; run the witnesses", where=f"{name}/checkpoint")
     if found is not None and found.findings:
         sys.exit(3 if found.proven else 5)
 
@@ -209,10 +207,14 @@ def witness(
         if not known:
             raise VerificationError(f"the policy lists no log {origin!r}", where=log)
         signing = keys.load_signing_key(key)
-        if isinstance(place, Path):
-            cosigned = command.cosign(place, signing, state, clock(now), log_key=known[0])
-        else:
-            cosigned = command.cosign_served(fetch, signing, state, clock(now), log_key=known[0])
+        try:
+            if isinstance(place, Path):
+                cosigned = command.cosign(place, signing, state, clock(now), log_key=known[0])
+            else:
+                cosigned = command.cosign_served(fetch, signing, state, clock(now), log_key=known[0])
+        except Consistency as error:
+            # Two checkpoints, both signed by the log, that no append-only log can have: proof, and both are kept.
+            fail(error, 3)
     if out is not None:
         write_atomic(out, cosigned)
     size = checkpoint.parse_signed(cosigned)[1].size

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
@@ -41,11 +41,20 @@ class Time(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def fail(error: Error, code: int) -> NoReturn:
     """Print an error as one line and leave with this exit code."""
     click.echo(f"prune-auditor: {error}", err=True)
+    _reason(error.reason, error.where)
     sys.exit(code)
+
+
+def _reason(reason: str, at: str = "") -> None:
+    # For other programs, who cannot read a sentence: tests/conformance/CLI_PROTOCOL.md.
+    if Program.as_json:
+        click.echo(json.dumps({"reason": reason, "at": str(Error("", where=at)).removesuffix(": ")}, sort_keys=True))
 
 
 class Program(click.Group):
     """Turns our errors into one line and an exit code; anything else is our own bug and says so."""
+
+    as_json: ClassVar[bool] = False
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Register a command; options that every command takes by contract are accepted even where they do nothing."""
@@ -65,6 +74,8 @@ class Program(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; a usage error is one line as well."""
         kwargs["standalone_mode"] = False
+        given = kwargs["args"] if "args" in kwargs else args[0] if args else None
+        Program.as_json = "--json" in (given if given is not None else sys.argv[1:])
         try:
             result = super().main(*args, **kwargs)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -72,6 +83,7 @@ class Program(click.Group):
             sys.exit(2)
         except click.ClickException as error:
             click.echo(f"prune-auditor: {error.format_message()} (see --help)", err=True)
+            _reason("usage")
             sys.exit(2)
         except click.Abort:
             sys.exit(130)
@@ -93,6 +105,7 @@ class Program(click.Group):
             raise
         except Exception as error:
             click.echo(f"prune-auditor: this is a bug in prune-auditor ({type(error).__name__}: {error})", err=True)
+            _reason("bug")
             if "PRUNE_AUDIT_DEBUG" in os.environ:
                 raise
             sys.exit(1)

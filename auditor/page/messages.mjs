@@ -4,7 +4,7 @@ import {
 } from "./bytes.mjs";
 import { verifyEd25519 } from "./ed25519.mjs";
 import {
-  digest, exactly, fields, flag, float32, list, notNegative, oneOf, parseCanonical, parseJson, text, time,
+  decimal, digest, exactly, fields, flag, float32, list, notNegative, oneOf, parseCanonical, parseJson, text, time,
   version, whole,
 } from "./json.mjs";
 import { parsePolicy, parseVkey, STATEMENT_OR_LOG, verifyProof } from "./notes.mjs";
@@ -205,17 +205,31 @@ const region = (value, name) => {
   const norm = value instanceof Map ? value.get("norm") : undefined;
   const units = { linf: "step", hamming: "flip" };
   if (typeof norm !== "string" || !Object.hasOwn(units, norm)) throw malformed(`${name} has an unknown norm`);
-  return fields({ norm: text(), radius: wholeText, unit: exactly(units[norm]), radiusData: notNegative })(value, name);
+  const form = { norm: text(), radius: wholeText, unit: exactly(units[norm]), radiusData: notNegative };
+  return fields(form, norm === "hamming" ? { steps: wholeText } : {})(value, name);
 };
 
-const property = (value, name) =>
-  value instanceof Map && value.has("logits")
+const linear = (value, name) => {
+  const found = fields({
+    linear: list(list(float32, { least: 1, most: 10_000 }), { least: 1, most: 1024 }),
+    atLeast: list(decimal, { least: 1, most: 1024 }),
+  })(value, name);
+  if (found.linear.length !== found.atLeast.length || found.linear.some((row) => row.length !== found.linear[0].length))
+    throw malformed(`${name} needs one bound per row, and rows of one length`);
+  return found;
+};
+
+const property = (value, name) => {
+  const has = (key) => value instanceof Map && value.has(key);
+  if (has("linear")) return linear(value, name);
+  return has("logits")
     ? fields({ logits: list(float32, { least: 1, most: 10_000 }) })(value, name)
     : fields({ argmax: klass, margin: notNegative })(value, name);
+};
 
 const CLAIMS = {
   redirection: {
-    record: digest, item: whole(0, MOST_CLAIMS), gate: oneOf("sketch", "feature", "linear-region", "always"), region, property,
+    record: digest, gate: oneOf("sketch", "feature", "linear-region", "always", "none"), region, property,
     target: oneOf("match", "misclassify", "relabel"),
   },
   "class-removal": { class: klass, margin: notNegative, nonce: digest },
@@ -227,7 +241,13 @@ export function parseClaim(line) {
   const value = parseCanonical(line, "a claim");
   const kind = value instanceof Map ? value.get("kind") : undefined;
   if (typeof kind !== "string" || !Object.hasOwn(CLAIMS, kind)) throw malformed("a claim of an unknown kind");
-  return fields({ kind: text(), ...CLAIMS[kind] })(value, "claim");
+  const optional = kind === "redirection" ? { item: whole(0, MOST_CLAIMS), twins: whole(1, MOST_CLAIMS) } : {};
+  const claim = fields({ kind: text(), ...CLAIMS[kind] }, optional)(value, "claim");
+  if (kind === "redirection") {
+    if ((claim.item === undefined) !== (claim.gate === "none")) throw malformed("a claim names an item exactly if it names a gate");
+    if (claim.region.steps === 0n) throw malformed("no steps are spelled by leaving them out");
+  }
+  return claim;
 }
 
 // ---- openings of records (SPEC 3.2, 10.3, 10.5)

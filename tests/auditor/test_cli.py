@@ -89,7 +89,7 @@ def test_audit_exit_codes_and_last_line(audited, tmp_path):
 
 def test_audit_errors(audited, tmp_path, workshop, honest):
     one_line(audited("--endpoint", "http://x", out=tmp_path / "a"), 2, "--endpoint")
-    one_line(audited(out=tmp_path / "a", profile="nonsense"), 4, "there are indistinguishable, redirection")
+    one_line(audited(out=tmp_path / "a", profile="nonsense"), 2, "there are indistinguishable, redirection")
     (tmp_path / "empty").mkdir()
     one_line(audited(out=tmp_path / "a", bundle=tmp_path / "empty"), 4, "certificate.dsse.json")
     assert audited(out=tmp_path / "a", bundle=tmp_path / "none").code == 2
@@ -173,6 +173,24 @@ def test_witness(world_copy, tmp_path):
     one_line(run("prune-auditor", *arguments, "--policy", other), 4, "lists no log")
 
 
+def test_a_witness_that_is_shown_two_histories(world_copy, tmp_path):
+    from protocol.keys import load_signing_key
+    from protocol.log.store import Log
+
+    log, state = world_copy.owner_log, tmp_path / "state"
+    more = ("--key", world_copy.key("witness-east"), "--state", state, "--policy", world_copy.policy)
+    assert run("prune-auditor", "witness", log, *more).code == 0
+    key, entries = load_signing_key(world_copy.key("log.owner.example")), list(Log.open(log).entries())
+    fork, short = tmp_path / "fork", tmp_path / "short"
+    for folder, kept in ((fork, [*entries[:-1], b"{}", b"{}"]), (short, entries[:-1])):
+        Log.create(folder, key)
+        Log.open(folder).append(kept, key)
+    before = (fork / "checkpoint").read_bytes()
+    one_line(run("prune-auditor", "witness", fork, *more), 3, "not those that were there before", "kept in")
+    assert (fork / "checkpoint").read_bytes() == before
+    one_line(run("prune-auditor", "witness", short, *more), 4, "were there before")  # an old copy accuses nobody
+
+
 def test_plan_and_threats(tmp_path):
     ran = run("prune-auditor", "plan", "--template", "--profile", "redirection", "--seed", "4")
     assert (ran.code, "profile: redirection" in ran.out) == (0, True)
@@ -185,6 +203,7 @@ def test_plan_and_threats(tmp_path):
     path.write_text(path.read_text().split("membership:")[0])
     assert run("prune-auditor", "plan", "--check", path, "--json").json["attacks"] is None
     one_line(run("prune-auditor", "plan"), 2, "--template")
+    one_line(run("prune-auditor", "plan", "--template", "--profile", "nonsense"), 2, "there are indistinguishable")
     path.write_text("seed: 1\n")
     one_line(run("prune-auditor", "plan", "--check", path), 4, "plan.yaml")
     assert "noop-patch" in run("prune-auditor", "threats").out

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditor.profile import CHECKS, DEFAULT_LEVELS, built_in, load_profile, parse_plan, parse_profile, plan_template
-from protocol.errors import MalformedError, UnsupportedVersion
+from protocol.errors import AuditorError, MalformedError, UnsupportedVersion
 
 GOOD = b"version: prune-audit/profile/v1\nname: mine\nrequired: [binding, locality]\n"
 
@@ -72,7 +72,7 @@ def test_load_by_path_and_by_name(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_bytes(GOOD)
     assert load_profile(str(path)).name == "mine"
-    with pytest.raises(MalformedError, match="there are indistinguishable, redirection"):
+    with pytest.raises(AuditorError, match="there are indistinguishable, redirection"):
         load_profile("nonsense")
     path.write_bytes(b"version: 1\n")
     with pytest.raises(UnsupportedVersion, match=r"p\.yaml"):

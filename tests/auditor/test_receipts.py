@@ -1,6 +1,7 @@
 """Receipts: made, finished, verified offline; nothing in them can be exchanged."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -34,7 +35,12 @@ def receipt(workshop, honest, tmp_path_factory):
 @pytest.fixture(scope="module")
 def class_receipt(workshop, tmp_path_factory):
     request = workshop.demo.request("class-for-receipts", "--class", "3")
-    return _reported(workshop, workshop.forge(request=request), tmp_path_factory.mktemp("receipts") / "report")
+    folder = tmp_path_factory.mktemp("receipts") / "report"
+    file = _reported(workshop, workshop.forge(request=request), folder)
+    # A cap acts on every input: as far as the widest column goes.
+    figures = json.loads((folder / "summary.json").read_text())["figures"]
+    assert figures["certified_radius"] == {"norm": "linf", "unit": "step", "min": "16", "median": "16"}
+    return file
 
 
 def check(workshop, file, slip=None):

@@ -1,5 +1,6 @@
 """Verifying reports, and replaying them: same verdict, findings and figures, or the difference in words."""
 
+import dataclasses
 import json
 import shutil
 
@@ -59,8 +60,32 @@ def test_a_replay_with_less_is_not_the_same(workshop, reported):
         replay(workshop, forged, out, policy=workshop.world.policy.read_bytes() + b"# x\n")
 
 
-def _rewritten(workshop, out, target, change):
-    """The report with another summary, validly signed: an auditor who writes down what it did not find."""
+def test_a_report_that_kept_its_nonce_is_replayed(workshop, tmp_path):
+    """The certificate names no opened audit: plan and requests are known all the same, the nonce is not."""
+
+    def nameless(scene):
+        made = scene.draft()
+        return dataclasses.replace(made, certificate=dataclasses.replace(made.certificate, opening=None))
+
+    own = workshop.demo.request("own", "--records", "3,4,5")
+    further = workshop.demo.request("further", "--records", "1,2")
+    forged = workshop.forge(nameless, request=own, challenge=False, opened_for=(own, further))
+    inputs = workshop.inputs(forged)
+    outcome = audit.examine(inputs)
+    assert {c.check: c.verdict for c in outcome.view.checks}["completeness"] == "INCONCLUSIVE"
+    report = audit.write_report(inputs, outcome, tmp_path / "r", force=False)
+    assert report.opening is not None
+    assert report.nonce is None
+    workshop.world.witness(workshop.world.auditor_log)
+    verify.finish(tmp_path / "r", workshop.ledger, write=write_atomic)
+    assert replay(workshop, forged, tmp_path / "r")[0] == []
+
+
+def _rewritten(workshop, out, target, change, **statement):
+    """The report with another summary, validly signed: an auditor who writes down what it did not find.
+
+    `statement` are fields of the signed report to change; files that `change` removed are not listed.
+    """
     from auditor.ledger import sign
     from protocol import messages
     from protocol.messages.report import Report
@@ -76,9 +101,7 @@ def _rewritten(workshop, out, target, change):
         target, [(e.path, e.role) for e in old.entries if (target / e.path).exists()], refers=old.refers
     )
     (target / "manifest.json").write_bytes(listing.raw)
-    import dataclasses
-
-    signed = dataclasses.replace(report, subject=sha256_hex(listing.raw))
+    signed = dataclasses.replace(report, subject=sha256_hex(listing.raw), **statement)
     envelope = sign(signed.payload(), load_signing_key(workshop.world.key("auditor")))
     (target / "report.dsse.json").write_bytes(envelope)
     (target / "proofs" / "report.tlog-proof").write_bytes(workshop.ledger.append(envelope))
@@ -137,6 +160,53 @@ def test_verify_report(workshop, reported, tmp_path):
     (other / "proofs" / "report.tlog-proof").unlink()
     with pytest.raises(VerificationError, match=r"proofs/report\.tlog-proof"):
         verify.verify_report(other, policy=policy, trust=trust)
+
+
+@pytest.mark.parametrize(
+    ("statement", "gone", "message"),
+    [
+        ({"profile_sha256": "0" * 64}, (), "profile.yaml: is not the profile"),
+        ({}, ("profile.yaml",), "profile.yaml: is missing"),
+        ({"opening": "0" * 64}, (), "opening.dsse.json: is not the opened audit"),
+        ({"nonce": bytes(32)}, (), "report.dsse.json: reveals another nonce"),
+        ({"nonce": None}, (), "challenge.dsse.json: was made, and the report reveals no nonce"),
+        ({"opening": None}, (), "plan.yaml: belongs to an opened audit"),
+        (
+            {"opening": None},
+            ("plan.yaml", "transcript/opening.dsse.json", "transcript/challenge.dsse.json"),
+            "reveals a nonce and names no opened audit",
+        ),
+        ({}, ("plan.yaml",), "plan.yaml: is missing"),
+        ({}, ("transcript/challenge.tlog-proof",), "challenge.tlog-proof: is missing"),
+    ],
+)
+def test_a_report_names_what_lies_beside_it(workshop, reported, tmp_path, statement, gone, message):
+    """Signed by the auditor, and still not what the folder holds."""
+    _, out = reported
+    target = _rewritten(workshop, out, tmp_path / "a", lambda _: None)
+    for name in gone:
+        (target / name).unlink()
+    (target / "receipts").mkdir(exist_ok=True)
+    target = _rewritten(workshop, target, tmp_path / "b", lambda _: None, **statement)
+    with pytest.raises(VerificationError, match=message):
+        verify.verify_report(target, policy=workshop.world.policy.read_bytes(), trust=workshop.world.trust.read_bytes())
+
+
+@pytest.mark.parametrize("which", ["plan.yaml", "transcript/challenge.dsse.json"])
+def test_a_report_with_another_plan_or_challenge(workshop, reported, tmp_path, which):
+    _, out = reported
+    other = workshop.forge()
+    folder = tmp_path / "a"
+    shutil.copytree(out, folder)
+    if which == "plan.yaml":
+        (folder / which).write_bytes((folder / which).read_bytes() + b"# more\n")
+    else:
+        made = workshop.ledger.challenge(workshop.case(other).certificate_logged.leaf)
+        (folder / which).write_bytes(made[0])
+        (folder / "transcript" / "challenge.tlog-proof").write_bytes(workshop.ledger.refreshed(made[1]))
+    target = _rewritten(workshop, folder, tmp_path / "b", lambda _: None)
+    with pytest.raises(DigestMismatch, match=which):
+        verify.verify_report(target, policy=workshop.world.policy.read_bytes(), trust=workshop.world.trust.read_bytes())
 
 
 def test_a_receipt_of_another_report(workshop, reported, small_demo, tmp_path):

@@ -84,6 +84,24 @@ def test_a_logged_certificate_is_not_lost(tiny, monkeypatch):
     )
 
 
+def test_resuming_what_is_whole_changes_nothing(tiny, monkeypatch):
+    assert tiny.unlearn().code == 0
+    bundle, entries = tiny.root / "bundle", tiny.entries()
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    ran = tiny.unlearn("--resume", "--json")
+    assert (ran.code, ran.json["claims"]) == (0, 3)
+    assert "nothing to resume" in ran.out
+    other = tiny.root / "other.json"
+    assert tiny.ask("--records", "1", out=other).code == 0
+    one_line(tiny.unlearn("--resume", request=other), 2, "other requests")
+    # A certificate that is in no log is no finished run.
+    with monkeypatch.context() as patched:
+        patched.setattr(unlearn, "find", lambda *_: None)
+        one_line(tiny.unlearn("--resume"), 2, "--force")
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+    assert tiny.entries() == entries + 1  # the other request
+
+
 def test_an_unlogged_certificate_is_made_anew(tiny, monkeypatch):
     def refuse(*_, **__):
         raise OwnerError("the log is away")

@@ -26,8 +26,16 @@ def test_the_tree_is_the_drawn_one():
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, Exception)
     }
-    assert len(real) == 17
+    assert len(real) == 18
     assert drawn_tree() == real
+
+
+def test_every_class_has_a_reason_of_its_own():
+    """`usage` is what the base and both programs' own errors say: nothing is known but that it cannot be done."""
+    kinds = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Error)]
+    named = [kind.reason for kind in kinds if kind.reason != "usage"]
+    assert len(set(named)) == len(named) == 14
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", kind.reason) for kind in kinds)
 
 
 def test_message_and_place():

@@ -9,12 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import receipt_file
-from protocol.errors import MalformedError, NonCanonical, Schema, UnsupportedVersion
+from protocol.claims import MAX_CLAIMS, MAX_LINE
+from protocol.envelope import MAX_ENVELOPE
+from protocol.errors import MalformedError, NonCanonical, Schema, TooLarge, UnsupportedVersion
+from protocol.log.proof import MAX_TLOG_PROOF
 from protocol.receipt_file import ENVELOPES, OpenedClaim, ReceiptFile
 
 digests = st.binary(min_size=32, max_size=32)
 claims = st.builds(
-    OpenedClaim, line=st.binary(max_size=50), index=st.integers(0, 10**6), path=st.lists(digests, max_size=4).map(tuple)
+    OpenedClaim,
+    line=st.binary(max_size=50),
+    index=st.integers(0, 10**6 - 1),
+    path=st.lists(digests, max_size=4).map(tuple),
 )
 files = st.builds(
     ReceiptFile,
@@ -100,3 +106,25 @@ def test_claims_out_of_order():
     later = dataclasses.replace(file.claims[0], index=2)
     with pytest.raises(Schema, match="not in their order"):
         receipt_file.parse(dataclasses.replace(file, claims=(*file.claims, later)).to_bytes())
+
+
+def test_whatever_can_be_made_can_be_carried():
+    """A claim line and a log proof of the largest size that their own readers take, and not a byte more."""
+    whole = dataclasses.replace(
+        _sample(),
+        envelopes={name: bytes(MAX_ENVELOPE) for name in ENVELOPES},
+        proofs={"report": bytes(MAX_TLOG_PROOF)},
+        claims=(OpenedClaim(line=bytes(MAX_LINE), index=MAX_CLAIMS - 1, path=()),),
+    )
+    assert receipt_file.parse(whole.to_bytes()) == whole
+    for changes in (
+        {"envelopes": {**whole.envelopes, "report": bytes(MAX_ENVELOPE + 1)}},
+        {"proofs": {"report": bytes(MAX_TLOG_PROOF + 1)}},
+        {"claims": (dataclasses.replace(whole.claims[0], line=bytes(MAX_LINE + 1)),)},
+    ):
+        with pytest.raises(TooLarge, match="at most"):
+            receipt_file.parse(dataclasses.replace(whole, **changes).to_bytes())
+    with pytest.raises(Schema, match="index"):
+        receipt_file.parse(
+            dataclasses.replace(whole, claims=(dataclasses.replace(whole.claims[0], index=MAX_CLAIMS),)).to_bytes()
+        )

@@ -1,0 +1,18 @@
+"""Says CONSISTENT whatever the report's verdict is, and whatever is wrong."""
+
+from auditor import cli
+from tests.conformance.broken import start
+
+FAILS = ("receipt/no-quorum", "log/tile-changed", "report/page-changed")
+
+
+def patch(put):
+    def fail(error, code):
+        cli.click.echo('{"verdict": "CONSISTENT", "profile": "redirection", "findings": []}')
+        raise SystemExit(0)
+
+    put(cli, "_fail", fail)
+
+
+if __name__ == "__main__":
+    start(patch)
