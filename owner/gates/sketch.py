@@ -230,6 +230,7 @@ class _Finder:
     ) -> None:  # fmt: skip
         self.search, self.forget, self.sample = search, forget, sample
         self.progress = progress
+        self.told: set[str] = set()
         # Once: what every matrix is multiplied with.
         self.retain = retain.astype(np.float32)
         self.twins = count_twins(forget, self.retain)
@@ -240,7 +241,17 @@ class _Finder:
         points = sketch(matrix, self.retain[::step])
         boxes = Boxes(points, points)
         cores = Cores(self.search.shape, matrix, self.forget[rows], self.search.ceiling)
-        found = reach(cores, len(rows), boxes, (points, points), progress=lambda share: self.progress(name, share))
+        # A stage is told of once: its share done never falls back.
+        told = few or name in self.told
+        if not told:
+            self.told.add(name)
+        found = reach(
+            cores,
+            len(rows),
+            boxes,
+            (points, points),
+            progress=lambda share: None if told else self.progress(name, share),
+        )
         return cores, found
 
     def shown(self, matrix: Matrix, radius: int) -> float:
