@@ -60,7 +60,8 @@ def load_reference(path: Path, schema: InputSchema, classes: int) -> Reference:
     """
     where = str(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = ("X", "y") if "X" in archive.files else ("X_test", "y_test")
             raw, labels = archive[names[0]], archive[names[1]]
     except _UNREADABLE as error:

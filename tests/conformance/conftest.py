@@ -156,7 +156,8 @@ def pytest_terminal_summary(terminalreporter, config):
                 rows.setdefault(told["conformance"], {}).setdefault(outcome, 0)
                 rows[told["conformance"]][outcome] += 1
                 if outcome in ("failed", "error", "xpassed"):
-                    failures.append((told.get("case", report.nodeid), told.get("problem", outcome)))
+                    problem = told.get("problem", outcome) or "passed, and was expected to fail"
+                    failures.append((told.get("case", report.nodeid), problem))
     if not rows:
         return
     external = any(option(config, name) for name in ("--auditor-command", "--owner-command"))

@@ -57,7 +57,7 @@ def test_only_our_errors_come_out(name):
     seeds = target.seeds()
     assert all(target(seed) for seed in seeds), "a seed is refused"
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(bent(seeds))
     def check(data):
         target(data)
@@ -74,9 +74,9 @@ def test_kept_inputs_again(name):
 
 
 LONG = {
-    "brackets": b"[" * 200_000, "braces": b'{"a":' * 50_000, "digits": b"9" * 200_000, "spaces": b" " * 200_000,
-    "lines": b"\n" * 200_000, "zeros": bytes(200_000), "quotes": b'"' * 200_000, "dashes": b"- " * 100_000,
-    "aliases": b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n" * 1_000, "signatures": b"t\n\n" + "— a AAAAAAA=\n".encode() * 9_000,
+    "brackets": b"[" * 60_000, "braces": b'{"a":' * 15_000, "digits": b"9" * 60_000, "spaces": b" " * 60_000,
+    "lines": b"\n" * 60_000, "zeros": bytes(60_000), "quotes": b'"' * 60_000, "dashes": b"- " * 30_000,
+    "aliases": b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n" * 300, "signatures": b"t\n\n" + "— a AAAAAAA=\n".encode() * 3_000,
 }  # fmt: skip
 
 
