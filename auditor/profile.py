@@ -48,6 +48,7 @@ _LEVELS: dict[str, dict[str, tuple[type, ...]]] = {
         "controls": (int,),
         "properties": (list,),
         "property_limits": (dict,),
+        "class_members_required": (bool,),
     },
     "persistence": {"distance": (int,), "share_at_least": (int, float)},
     "disclosure": {"error_at_least": (int, float)},
@@ -70,6 +71,7 @@ DEFAULT_LEVELS: dict[str, dict[str, Any]] = {
         "required_attacks": ["loss", "lira-offline", "rmia"],
         "shadows": 32,
         "controls": 1000,
+        "class_members_required": True,
     },
     "persistence": {"distance": 1, "share_at_least": 0.9},
     "disclosure": {"error_at_least": 0.05},
@@ -152,7 +154,7 @@ def parse_profile(data: bytes, *, where: str = "profile") -> Profile:
         refuse_unknown(own, set(_LEVELS[check]), f"{where}.levels.{check}")
         for level, setting in own.items():
             kinds = _LEVELS[check][level]
-            if not isinstance(setting, kinds) or isinstance(setting, bool):
+            if not isinstance(setting, kinds) or (isinstance(setting, bool) and bool not in kinds):
                 raise Schema(f"the level {check}.{level} is of the wrong type", where=where)
             if isinstance(setting, (int, float)) and not 0 <= setting <= 1e9:
                 raise Schema(f"the level {check}.{level} is out of range", where=where)

@@ -393,6 +393,9 @@ def request(
     type=click.FloatRange(0.0, 1.0),
     help="Least error of rebuilding a record from the patch, relative to guessing.  [default: 0.2]",
 )
+@click.option(
+    "--merge", is_flag=True, help="Let records with the same output share items: fewer, but they reach between records."
+)
 @_common(key=True, out=True, seed=True)
 def unlearn(
     commitment: Path,
@@ -403,6 +406,7 @@ def unlearn(
     target: str,
     radius: str | None,
     disclosure: float | None,
+    merge: bool,
     seed: int,
     resume: bool,
     key: Path,
@@ -432,6 +436,7 @@ def unlearn(
         ceiling=steps if steps is not None else 64,
         flips=flips,
         disclosure=disclosure if disclosure is not None else DISCLOSURE,
+        merge=merge,
         key=_statement_key(key),
         log=log,
         out=out,

@@ -43,6 +43,7 @@ class Options:
     resume: bool
     flips: bool = False
     disclosure: float = DISCLOSURE
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +165,7 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             progress=progress,
             flips=options.flips,
             disclosure=options.disclosure,
+            merge=options.merge,
         )
         progress("reading", 1.0)
         result = METHODS[options.method](job)

@@ -3,8 +3,9 @@
 Trains shadow models on the auditor's own reference data, runs every attack that profile and plan name in both
 tails beside a null control, and decides by an equivalence test (`auditor.membership`). The unpatched base's
 figures stand beside. Held-out members of a removed class are attacked among never-seen records of the same class,
-where the challenge opened enough of them; where it did not, this check is INCONCLUSIVE about the class. Properties
-of a kind of patch are shown and decide nothing, unless the profile sets a limit for one.
+where the challenge opened enough of them; where it did not, the profile says whether this check is INCONCLUSIVE
+about the class or says so beside a verdict on its removal. Properties of a kind of patch are shown and decide
+nothing, unless the profile sets a limit for one.
 """
 
 from collections.abc import Mapping
@@ -89,7 +90,7 @@ def check(evidence: Evidence, outcome: Outcome) -> CheckResult:
     outcome.suite = suite
     refusals = {klass: attacking.class_refusal(evidence, klass) for klass in evidence.removed_classes}
     parts = [_still_given(evidence)] if evidence.removed_classes else []
-    parts += [_Part(verdict="INCONCLUSIVE", reason=_sentence(reason)) for reason in refusals.values() if reason]
+    parts += _not_attacked(refusals, required=bool(evidence.profile.levels["membership"]["class_members_required"]))
     facts: dict[str, object] = {"margin": suite.margin, "level": suite.level, "shadows": suite.shadows}
     if evidence.removed_classes:
         facts["records_given_a_removed_class"] = _given(evidence)
@@ -101,6 +102,20 @@ def check(evidence: Evidence, outcome: Outcome) -> CheckResult:
         attacked = [klass for klass, reason in refusals.items() if not reason]
         parts += _attack(field, outcome, attacked, facts, listed=listed)
     return _conclude(parts, facts)
+
+
+def _not_attacked(refusals: Mapping[int, str], *, required: bool) -> list[_Part]:
+    # Removing a class is about the class. Whether its members can be told apart is asked beside it, if it can be.
+    if required:
+        return [_Part(verdict="INCONCLUSIVE", reason=_sentence(reason)) for reason in refusals.values() if reason]
+    return [
+        _Part(
+            verdict="CONSISTENT",
+            reason=f"Members of class {klass} were not attacked, and nothing is said of them: {reason}.",
+        )
+        for klass, reason in refusals.items()
+        if reason
+    ]
 
 
 def _sentence(text: str) -> str:

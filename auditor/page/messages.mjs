@@ -23,7 +23,7 @@ export function parseEnvelope(bytes) {
   const signatures = list(
     (entry, name) => {
       if (!(entry instanceof Map)) throw malformed(`${name} is not an object`);
-      if (entry.has("keyid")) text()(entry.get("keyid"), `${name}.keyid`);
+      if (entry.has("keyid") && entry.get("keyid") !== null) text()(entry.get("keyid"), `${name}.keyid`);
       return fromEitherBase64(text()(entry.get("sig"), `${name}.sig`), `${name}.sig`);
     },
     { least: 1, most: 16 },

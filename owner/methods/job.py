@@ -46,7 +46,7 @@ class Job:
     progress: Progress = silent
     flips: bool = False
     disclosure: float = DISCLOSURE
-    merge: bool = True
+    merge: bool = False
 
     @property
     def rows(self) -> list[int]:

@@ -358,9 +358,9 @@ def main() -> int:
             report="report-indistinguishable",
         )  # fmt: skip
     klass = demo.request("class", "--class", "3")
-    # Attacking a removed class takes twenty opened members and a hundred never-seen records of it: with fewer, its
-    # membership is INCONCLUSIVE under `indistinguishable`, whoever is honest. Its removal is shown here.
-    demo.honest("honest-class", klass, folder="honest-class", profile="redirection")
+    # Attacking a removed class takes twenty opened members and a hundred never-seen records of it. Here there are
+    # fewer: the report says that its members were not attacked, and decides on the removal.
+    demo.honest("honest-class", klass, folder="honest-class")
     demo.slip()
     opening = demo.open_audit("misclassify", "redirection", records)
     wrong = demo.world.root / "misclassify" / "bundle"
