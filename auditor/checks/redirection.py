@@ -293,14 +293,13 @@ def _check_records(
     chosen[random.permutation(len(claims))[:_REPLAYED]] = True
     replayed = np.flatnonzero(chosen)
     points, owner = _probes(schema, values, reach, proof.examples, _matrices(patch, claims), replayed, random)
+    before, own = evidence.run(values)
+    centre_good = holds(claims, np.arange(len(claims)), own)
+    tally.centre_failed += int((~centre_good).sum())
     _, after = evidence.run(points)
     good = holds(claims, owner, after)
-    tally.replayed += len(points)
-    failed = {int(number) for number in owner[~good]}
-    centre_good = np.ones(len(claims), dtype=bool)
-    centre_good[replayed] = good[: len(replayed)]
-    tally.centre_failed += int((~centre_good).sum())
-    before, own = evidence.run(values)
+    tally.replayed += len(values) + len(points)
+    failed = {int(number) for number in (*owner[~good], *np.flatnonzero(~centre_good))}
     stayed = ~moved(before, own)
     # An item whose row is the base's own output there fires and changes nothing; nor do rounding errors of it.
     with np.errstate(invalid="ignore", over="ignore"):
