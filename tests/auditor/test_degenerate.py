@@ -180,4 +180,5 @@ def test_retained_records_that_are_also_reference_records(strict):
     _, _, outcome = examined(mixed)
     figures = membership_pages.all_figures(outcome)["membership_retained"]
     assert figures  # twenty or more were opened, and none of them stands on both sides
-    assert all(one["before"] == one["after"] for one in figures.values())
+    # A reference record or two may lie in a support; no retained one does.
+    assert all(abs(one["before"] - one["after"]) < 0.02 for one in figures.values()), figures

@@ -52,10 +52,10 @@ def test_retained_gaps(honest_evidence, lost):
 
 
 def test_a_large_patch_is_run_on_fewer_records_at_a_time(honest_evidence, monkeypatch):
-    assert honest_evidence._batch == 256
+    assert honest_evidence.batch == 256
     monkeypatch.setattr("auditor.memory.BUDGET", 100_000)
     evidence: Evidence = dataclasses.replace(honest_evidence)
-    assert evidence._batch == 100_000 // bytes_per_record(honest_evidence.composed) < 256
+    assert evidence.batch == 100_000 // bytes_per_record(honest_evidence.composed) < 256
     values, _ = honest_evidence.requested_records
     assert np.allclose(evidence.run(values)[0], honest_evidence.run(values)[0], atol=1e-4)
 

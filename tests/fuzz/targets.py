@@ -17,11 +17,23 @@ from auditor import receipts, threats, trusted
 from auditor.evidence import load_reference
 from auditor.profile import parse_plan, parse_profile, plan_template
 from auditor.strict_yaml import parse_mapping
-from protocol import canonical, claims, keys, manifest, messages, openings, receipt_file, statement, trust
+from protocol import (
+    canonical,
+    claims,
+    keys,
+    locked_key,
+    manifest,
+    messages,
+    openings,
+    receipt_file,
+    signer,
+    statement,
+    trust,
+)
 from protocol import envelope as dsse
 from protocol.digests import sha256_hex
 from protocol.encoding import decode_base64, parse_decimal, parse_float32, parse_time
-from protocol.errors import Error, MalformedError, VerificationError
+from protocol.errors import BadSignature, Error, MalformedError, VerificationError
 from protocol.log import checkpoint, note, policy, proof, tiles, witness_http
 from protocol.messages import request as request_message
 from protocol.messages.certificate import Certificate
@@ -32,7 +44,7 @@ from protocol.messages.report import Receipt, Report
 from protocol.messages.request import Request
 from protocol.model import patch, profile, recipe, schema
 from protocol.model.graph import Graph
-from protocol.model.patch import Cap, Patch, SketchGate
+from protocol.model.patch import Cap, FeatureGate, Part, Patch, SetHead, ShiftHead, SketchGate
 from protocol.model.profile import make_node
 from tests.conformance import forge
 from tests.conformance.cases_report import PLAN, manifest_of
@@ -111,12 +123,21 @@ def _patch() -> Patch:
     return Patch(
         features=3,
         classes=3,
-        gate=SketchGate(
-            matrix=np.array([[1, 0, -1], [2, 1, 0]], np.int32), low=np.array([[-8, 0]], np.int32),
-            high=np.array([[8, 9]], np.int32),
+        parts=(
+            Part(
+                gate=SketchGate(
+                    matrix=np.array([[1, 0, -1], [2, 1, 0]], np.int32), low=np.array([[-8, 0]], np.int32),
+                    high=np.array([[8, 9]], np.int32), screen=np.array([0, 1]),
+                ),
+                head=SetHead(rows=np.array([[1, 2, 3]], np.float32), index=np.zeros(1, np.int64)),
+            ),
+            Part(
+                gate=FeatureGate(
+                    tensor="hidden", low=np.zeros((1, 2), np.float32), high=np.ones((1, 2), np.float32)
+                ),
+                head=ShiftHead(rows=np.array([[1, 2, 3]], np.float32), index=np.zeros(1, np.int64)),
+            ),
         ),
-        rows=np.array([[1, 2, 3]], np.float32),
-        row_of_item=np.zeros(1, np.int64),
         caps=(Cap(klass=0, margin="1"),),
     )  # fmt: skip
 
@@ -222,6 +243,23 @@ def _skey(data: bytes) -> None:
     keys.parse_skey(data)
 
 
+_PASSPHRASE = b"a passphrase for tests alone"
+
+
+def _key_files() -> list[bytes]:
+    plain = b"PRIVATE+KEY+example.com/owner+4a6e1abd+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n"
+    known = keys.parse_skey(plain).verifier
+    locked = locked_key.serialise(known.name, known.key_id, 1, bytes(range(32)), _PASSPHRASE, cost=14)
+    outside = signer.ExternalKey(
+        name=known.name, use=known.use, public=known.public, command=("signer", "--slot", "2"), seconds=5.0
+    )
+    return [plain, locked, outside.key_file()]
+
+
+def _key_file(data: bytes) -> None:
+    keys.parse_key_file(data, ask=lambda _: _PASSPHRASE)
+
+
 def _numbers(data: bytes) -> None:
     text = _text(data)
     for parse in (parse_time, parse_decimal, parse_float32, decode_base64):
@@ -296,6 +334,12 @@ TARGETS: dict[str, Target] = {
         run=_skey,
         seeds=lambda: [b"PRIVATE+KEY+example.com/owner+4a6e1abd+AQABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\n"],
         covers=("protocol.keys.parse_skey",),
+    ),
+    "key-file": Target(
+        run=_key_file,
+        seeds=_key_files,
+        covers=("protocol.keys.parse_key_file", "protocol.locked_key.parse", "protocol.signer.parse_key_file"),
+        errors=(MalformedError, BadSignature),
     ),
     "envelope": Target(
         run=dsse.parse, seeds=lambda: [_made().envelopes["report"]], covers=("protocol.envelope.parse",)

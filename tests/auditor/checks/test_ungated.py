@@ -51,6 +51,7 @@ def ungated(honest_evidence, changed):
         )
         found = changed(case__claims=claims)
         found.__dict__["composed"] = changed_model(honest_evidence.case.base, lift=lift)
+        found.__dict__["batch"] = 256  # the base's own output is kept beside: no graph of the profile
         return found
 
     return make

@@ -1,13 +1,13 @@
 """Prints no JSON line."""
 
-from auditor import cli
+from auditor.cli import program
 from tests.conformance.broken import start
 
 FAILS = ("receipt/no-quorum", "log/tile-changed")
 
 
 def patch(put):
-    put(cli, "_reason", lambda reason, at="": None)
+    put(program, "_reason", lambda reason, at="": None)
 
 
 if __name__ == "__main__":
