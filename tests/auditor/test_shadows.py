@@ -123,6 +123,28 @@ def test_training_is_what_torch_does_one_model_at_a_time(optimiser):
         np.testing.assert_allclose(shadows.parameters["w4"][index], net[1].running_var.numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("sizes", [[5, 40, 3], [5, 8, 40, 4]], ids=["wide", "narrow first"])
+def test_perceptrons_by_products_written_out_are_those_of_vmap(sizes, monkeypatch):
+    graph = mlp(sizes)
+    network = module._Network(graph)
+    assert network.perceptron
+    assert len(network.turned) == 1
+    assert network.narrow
+    inputs, labels = _data(graph)
+    how = {"recipe": RECIPE, "seed": 3, "count": 3}
+    quick = train_shadows(graph, inputs, labels, **how)
+    monkeypatch.setattr(module._Network, "perceptron", False)
+    slow = train_shadows(graph, inputs, labels, **how)
+    assert (quick.out == slow.out).all()
+    for name, array in quick.parameters.items():
+        assert array.shape == slow.parameters[name].shape
+        np.testing.assert_allclose(array, slow.parameters[name], atol=1e-4)
+
+
+def test_only_plain_perceptrons_are_written_out():
+    assert not module._Network(conv_net()).perceptron
+
+
 def test_constants_of_the_architecture_stay_and_biases_are_trained():
     builder = Builder(np.random.default_rng(0), (4,))
     builder.apply("Sub", "x", builder.weight(4))
@@ -162,11 +184,12 @@ class _Counter:
 
 def test_a_second_run_takes_everything_from_the_cache(tmp_path, monkeypatch):
     first, calls = _cached(tmp_path)
-    assert calls == [(2, 5), (4, 5), (5, 5)]
+    # Three epochs of five shadows, two at a time: told of after each epoch, not after each chunk alone.
+    assert calls == [(done, 15) for done in (2, 4, 6, 8, 10, 12, 13, 14, 15)]
     counter = _Counter(monkeypatch)
     second, calls = _cached(tmp_path)
     assert counter.trained == 0
-    assert calls == [(2, 5), (4, 5), (5, 5)]
+    assert calls == [(6, 15), (12, 15), (15, 15)]
     assert (first.out == second.out).all()
     for name, array in first.parameters.items():
         assert array.tobytes() == second.parameters[name].tobytes()
