@@ -193,15 +193,21 @@ class _Network:
     @property
     def perceptron(self) -> bool:
         """Whether it is linear layers and ReLU, all numbers trained, so that `run_stacked` can run it."""
+        held = self.graph.initialisers
         return not self.constants and all(
-            node.op == "Relu"
-            or (
-                node.op == "Gemm"
-                and node.inputs[1] in self.turned | self.narrow
-                and node.inputs[0] not in self.graph.initialisers
-                and node.attributes["beta"] == 1.0
-                and len(node.inputs) == 3
-                and self.graph.initialisers[node.inputs[2]].ndim == 1
+            node.inputs[0] not in held
+            and (
+                node.op == "Relu"
+                or (
+                    node.op == "Gemm"
+                    # A weight may be used twice, once turned and once not: each use is looked at.
+                    and node.attributes["transB"]
+                    and node.attributes["alpha"] == node.attributes["beta"] == 1.0
+                    and node.inputs[1] in self.turned | self.narrow
+                    and len(node.inputs) == 3
+                    and node.inputs[2] in held
+                    and held[node.inputs[2]].ndim == 1
+                )
             )
             for node in self.graph.nodes
         )
