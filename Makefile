@@ -9,7 +9,7 @@ SEED ?= 2
 
 FUZZ_SECONDS ?= 10
 
-.PHONY: setup demo peers test check coverage bench soundness marabou crash fuzz conformance clean
+.PHONY: setup demo peers test check coverage bench calibration attacks sacroml soundness marabou crash fuzz conformance clean
 
 setup: $(READY)
 
@@ -58,8 +58,29 @@ coverage: $(READY)
 	$(BIN)/coverage report --include='protocol/*' --fail-under=100 --skip-covered
 	$(BIN)/coverage report --include='owner/*,auditor/*' --fail-under=95 --skip-covered
 
+# SACRO-ML, in an environment of its own: it wants its own versions, and nothing here imports it.
+sacroml: .venv-sacroml/.ready
+
+.venv-sacroml/.ready: .ci/sacroml.txt
+	rm -rf .venv-sacroml
+	$(PYTHON) -m venv .venv-sacroml
+	.venv-sacroml/bin/pip install --quiet --disable-pip-version-check --constraint .ci/sacroml.txt torch==2.13.0
+	.venv-sacroml/bin/pip install --quiet --disable-pip-version-check --requirement .ci/sacroml.txt
+	.venv-sacroml/bin/python -c "from sacroml.attacks.likelihood_attack import LIRAAttack"
+	@touch $@
+
+# False accusations among honest models, and what is seen of others: some 45 minutes on one core. Stopped, it goes on.
+calibration: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.calibration --runs 200 --out tests/benchmarks/CALIBRATION.md
+
+# The table of attacks on five data sets: some ten minutes on one core. Stopped, it goes on with the next data set.
+attacks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.attacks_study $(if $(DATA),--data $(dir $(DATA)))
+
 # Figures for people, not for CI: ratios and tables, written to standard output.
 bench: $(READY)
+	$(MAKE) sacroml || echo "SACRO-ML could not be installed; it is not compared"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.shadow_bench
 	$(BIN)/python -m tests.benchmarks.log_bench
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
@@ -84,4 +105,4 @@ conformance: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/conformance $(KIT)
 
 clean:
-	rm -rf demo .venv-marabou .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .venv-marabou .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

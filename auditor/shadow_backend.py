@@ -128,7 +128,7 @@ def train_shadows_on(
         address: of a running dask scheduler or ray cluster.
         cache: as there; chunks are interchangeable with those of a local run.
         chunk: shadows in a task.
-        progress: as there; called as chunks come in, in any order.
+        progress: as there, but called once for each chunk that comes in, in any order.
 
     Raises:
         AuditorError: as there, or the backend is not there.
@@ -162,6 +162,6 @@ def train_shadows_on(
                 store_chunk(folder, start, stop, part)
                 ready += stop - start
                 if progress is not None:
-                    progress(ready, count)
+                    progress(ready * recipe.epochs, count * recipe.epochs)
         # Every chunk is there: this only puts them together, under the same checks as any other run.
         return train_shadows(graph, inputs, labels, recipe=recipe, seed=seed, count=count, cache=root, chunk=chunk)

@@ -5,7 +5,8 @@ the raw material of the membership attacks (LiRA, RMIA). Assumes that the refere
 auditor's own; how well it matches the owner's data bounds what the attacks can see, and the
 report says so. Does not know the owner's training recipe, nor claim that shadows resemble the base.
 
-All shadows of a chunk advance together, as stacked parameters under `torch.vmap`. Each
+All shadows of a chunk advance together: stacked parameters under `torch.vmap`, and for perceptrons the same by
+batched products that are written out, in layouts that the processor likes (`make bench` measures it). Each
 shadow draws its half, its initial weights and its order of records from its own generator, so
 the same seed gives the same shadows however they are chunked, up to float32 summation order.
 Trained chunks are kept in a folder, under a key of everything that made them; a peer tool that
@@ -18,6 +19,7 @@ PyTorch's default initialisation (uniform in +-1/sqrt(fan-in)).
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ from protocol.model.recipe import Recipe
 Progress = Callable[[int, int], None]
 Stacked = Mapping[str, Float32[np.ndarray, "shadow ..."]]
 _RUNNING = 0.1  # share of the new batch in BatchNormalization's running averages, torch's default
+_WIDE = 32  # outputs from which a layer counts as wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,29 @@ class _Job:
     count: int
 
 
+class _Narrow(torch.autograd.Function):
+    """x @ w.T with both products of the backward pass in the order that is quick for few outputs.
+
+    Torch's own rule makes the gradient of w as x.T @ g and turns it, which takes five times as long for 10 outputs.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        """Return the product; leading axes are a batch of products."""
+        return (w @ x.mT).mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        """Keep both factors."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the gradients of both factors."""
+        x, w = ctx.saved_tensors
+        return g @ w if ctx.needs_input_grad[0] else None, g.mT @ x
+
+
 class _Network:
     """The architecture of a graph: which initialisers are trained, and how to run it on given values of them."""
 
@@ -94,6 +120,10 @@ class _Network:
         self.ones: set[str] = set()
         self.zeros: set[str] = set()
         self.averages: set[str] = set()
+        self.turned: set[str] = set()
+        """Weights of wide layers, learned as (input, output): their gradients come out of a product in that layout."""
+        self.narrow: set[str] = set()
+        """Weights of layers with few outputs, whose products are `_Narrow`."""
         made = {node.outputs[0]: node for node in graph.nodes}
         for node in graph.nodes:
             self._roles(node, made)
@@ -110,6 +140,8 @@ class _Network:
         fan_in = 0
         if node.op in {"Gemm", "MatMul"} and held[1]:
             fan_in = shapes[held[1]][-1 if node.attributes.get("transB") else -2]
+            if node.op == "Gemm" and node.attributes["transB"] and node.attributes["alpha"] == 1.0:
+                (self.turned if shapes[held[1]][0] >= _WIDE else self.narrow).add(held[1])
         elif node.op == "Conv" and held[1]:
             fan_in = int(np.prod(shapes[held[1]][1:]))
         elif node.op == "BatchNormalization":
@@ -158,6 +190,44 @@ class _Network:
             tensors |= apply(node, inputs)
         return tensors[self.graph.output], averages
 
+    @property
+    def perceptron(self) -> bool:
+        """Whether it is linear layers and ReLU, all numbers trained, so that `run_stacked` can run it."""
+        held = self.graph.initialisers
+        return not self.constants and all(
+            node.inputs[0] not in held
+            and (
+                node.op == "Relu"
+                or (
+                    node.op == "Gemm"
+                    # A weight may be used twice, once turned and once not: each use is looked at.
+                    and node.attributes["transB"]
+                    and node.attributes["alpha"] == node.attributes["beta"] == 1.0
+                    and node.inputs[1] in self.turned | self.narrow
+                    and len(node.inputs) == 3
+                    and node.inputs[2] in held
+                    and held[node.inputs[2]].ndim == 1
+                )
+            )
+            for node in self.graph.nodes
+        )
+
+    def run_stacked(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Logits of all shadows of a chunk, each on its own records; what `run` gives under `torch.vmap`, sooner."""
+        tensors = {self.graph.input: x}
+        for node in self.graph.nodes:
+            left = tensors[node.inputs[0]]
+            if node.op == "Relu":
+                result = torch.relu(left)
+            else:
+                weight, bias = values[node.inputs[1]], values[node.inputs[2]].unsqueeze(1)
+                if node.inputs[1] in self.turned:
+                    result = torch.baddbmm(bias, left, weight.mT)
+                else:
+                    result = _Narrow.apply(left, weight) + bias  # type: ignore[no-untyped-call]
+            tensors[node.outputs[0]] = result
+        return tensors[self.graph.output]
+
 
 def train_shadows(
     graph: Graph,
@@ -182,7 +252,8 @@ def train_shadows(
         count: number of shadows.
         cache: folder for trained chunks, made if absent; None keeps nothing.
         chunk: shadows trained together; each chunk is stored when it is done.
-        progress: called with (shadows ready, count) after each chunk.
+        progress: called with (done, in all) after each epoch of a chunk and for each chunk that is there already,
+            counted in epochs of single shadows, so that shares of it are shares of the time.
 
     Raises:
         AuditorError: data that does not fit the graph, a recipe that can't be followed or
@@ -201,17 +272,26 @@ def train_shadows(
         expected = {name: (stop - start, *shape) for name, shape in shapes.items()}
         expected[""] = (stop - start, half)
         part = None if folder is None else load_chunk(folder, start, stop, expected, records=len(inputs))
+        report = _reporter(progress, job, start, stop)
         if part is None:
-            part = _train(job, range(start, stop))
+            part = _train(job, range(start, stop), report)
             if folder is not None:
                 store_chunk(folder, start, stop, part)
+        else:
+            report(recipe.epochs)
         chunks.append(part)
-        if progress is not None:
-            progress(stop, count)
     merged = {name: np.concatenate([part[name] for part in chunks]) for name in ("", *names)}
     out = np.ones((count, len(inputs)), np.bool_)
     np.put_along_axis(out, merged.pop(""), False, axis=1)
     return Shadows(graph=graph, parameters=merged, out=out)
+
+
+def _reporter(progress: Progress | None, job: _Job, start: int, stop: int) -> Callable[[int], None]:
+    def report(epochs: int) -> None:
+        if progress is not None:
+            progress(start * job.recipe.epochs + (stop - start) * epochs, job.count * job.recipe.epochs)
+
+    return report
 
 
 def _check(job: _Job, chunk: int) -> None:
@@ -244,8 +324,12 @@ def _key(job: _Job) -> str:
     )
 
 
-def _train(job: _Job, indices: range) -> dict[str, np.ndarray]:
-    """Train one chunk; the entry named "" holds the indices of each shadow's half."""
+def _silent(_epochs: int) -> None:
+    return None
+
+
+def _train(job: _Job, indices: range, report: Callable[[int], None] = _silent) -> dict[str, np.ndarray]:
+    """Train one chunk; the entry named "" holds the indices of each shadow's half, `report` hears of each epoch."""
     network, inputs, recipe = job.network, job.inputs, job.recipe
     generators = [
         np.random.default_rng(np.random.SeedSequence(entropy=job.seed, spawn_key=(index,))) for index in indices
@@ -255,8 +339,12 @@ def _train(job: _Job, indices: range) -> dict[str, np.ndarray]:
     start = [network.initial(random) for random in generators]
     stacked = {name: tensor(np.stack([values[name] for values in start])) for name in start[0]}
     averages = {name: stacked.pop(name) for name in sorted(network.averages)}
-    x, y = tensor(inputs), tensor(job.labels)
-    parameters = [value.requires_grad_() for value in stacked.values()]
+    x, y = tensor(inputs).flatten(1), tensor(job.labels)
+    held = {
+        name: (value.mT.contiguous() if name in network.turned else value).requires_grad_()
+        for name, value in stacked.items()
+    }
+    parameters = list(held.values())
     optimiser: torch.optim.Optimizer
     if recipe.optimiser == "adam":
         optimiser = torch.optim.Adam(parameters, recipe.rate, weight_decay=recipe.weight_decay, fused=True)
@@ -265,22 +353,29 @@ def _train(job: _Job, indices: range) -> dict[str, np.ndarray]:
     step = torch.vmap(
         lambda values, state, batch: network.run({**values, **state}, batch, training=True), randomness="error"
     )
-    parts = -(-half // recipe.batch)
+    parts, perceptron = -(-half // recipe.batch), network.perceptron
     with float32_arithmetic():
-        for _ in range(recipe.epochs):
+        for epoch in range(recipe.epochs):
             order = np.stack([random.permutation(chosen) for random, chosen in zip(generators, members, strict=True)])
             for columns in np.array_split(order, parts, axis=1):
-                picked = torch.from_numpy(columns)
-                logits, averages = step(stacked, averages, x[picked])
+                picked = torch.from_numpy(columns.ravel())
+                batch = x.index_select(0, picked).view(*columns.shape, *inputs.shape[1:])
+                values = {name: value.mT if name in network.turned else value for name, value in held.items()}
+                if perceptron:
+                    logits = network.run_stacked(values, batch)
+                else:
+                    logits, averages = step(values, averages, batch)
                 # A sum over shadows, a mean over records: no shadow's gradient sees another's loss.
                 loss = (
-                    functional.cross_entropy(logits.flatten(0, 1), y[picked].flatten(), reduction="sum")
+                    functional.cross_entropy(logits.flatten(0, 1), y.index_select(0, picked), reduction="sum")
                     / columns.shape[1]
                 )
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-    result = {name: value.detach().numpy() for name, value in (*stacked.items(), *averages.items())}
+            report(epoch + 1)
+    learned = {name: value.detach().mT if name in network.turned else value.detach() for name, value in held.items()}
+    result = {name: value.contiguous().numpy() for name, value in (*learned.items(), *averages.items())}
     if not all(np.isfinite(array).all() for array in result.values()):
         raise AuditorError("shadow training diverged; lower the recipe's rate")
     return {"": members, **result}

@@ -45,8 +45,8 @@ def test_processes_give_the_local_run(graph, tmp_path):
     told = []
     spread = train_shadows_on(graph, inputs, labels, progress=lambda *x: told.append(x), cache=tmp_path, **how)
     same(spread, train_shadows(graph, inputs, labels, **how))
-    assert [total for _, total in told] == [5, 5, 5]
-    assert told[-1] == (5, 5)
+    assert [total for _, total in told] == [10, 10, 10]
+    assert told[-1] == (10, 10)
     # The local run takes the chunks, and what is missing is trained again and nothing else.
     files = sorted(tmp_path.rglob("*.npz"))
     files[1].unlink()

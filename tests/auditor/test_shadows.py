@@ -123,6 +123,50 @@ def test_training_is_what_torch_does_one_model_at_a_time(optimiser):
         np.testing.assert_allclose(shadows.parameters["w4"][index], net[1].running_var.numpy(), atol=1e-3)
 
 
+def _used_twice(transposed):
+    builder = Builder(np.random.default_rng(0), (40,))
+    weight, bias = builder.weight(40, 40), builder.weight(40)
+    builder.apply("Gemm", "x", weight, bias, transB=1)
+    builder.apply("Gemm", builder.last, weight, bias, transB=transposed)
+    builder.apply("Relu", builder.last)
+    builder.apply("Gemm", builder.last, builder.weight(3, 40), builder.weight(3), transB=1, shape=(3,))
+    return builder.graph()
+
+
+@pytest.mark.parametrize(
+    "graph", [mlp([5, 40, 3]), mlp([5, 8, 40, 4]), _used_twice(1)], ids=["wide", "narrow first", "a weight used twice"]
+)
+def test_perceptrons_by_products_written_out_are_those_of_vmap(graph, monkeypatch):
+    network = module._Network(graph)
+    assert network.perceptron
+    assert len(network.turned) == 1
+    assert network.narrow
+    inputs, labels = _data(graph)
+    how = {"recipe": RECIPE, "seed": 3, "count": 3}
+    quick = train_shadows(graph, inputs, labels, **how)
+    monkeypatch.setattr(module._Network, "perceptron", False)
+    slow = train_shadows(graph, inputs, labels, **how)
+    assert (quick.out == slow.out).all()
+    for name, array in quick.parameters.items():
+        assert array.shape == slow.parameters[name].shape
+        np.testing.assert_allclose(array, slow.parameters[name], atol=1e-4)
+
+
+def _relu_of_a_weight():
+    builder = Builder(np.random.default_rng(0), (5,))
+    bias = builder.weight(3)
+    builder.apply("Relu", bias)
+    builder.apply("Gemm", "x", builder.weight(3, 5), builder.last, transB=1, shape=(3,))
+    return builder.graph()
+
+
+def test_only_plain_perceptrons_are_written_out():
+    assert not module._Network(conv_net()).perceptron
+    assert not module._Network(_used_twice(0)).perceptron
+    assert module._Network(_used_twice(1)).perceptron
+    assert not module._Network(_relu_of_a_weight()).perceptron
+
+
 def test_constants_of_the_architecture_stay_and_biases_are_trained():
     builder = Builder(np.random.default_rng(0), (4,))
     builder.apply("Sub", "x", builder.weight(4))
@@ -162,11 +206,12 @@ class _Counter:
 
 def test_a_second_run_takes_everything_from_the_cache(tmp_path, monkeypatch):
     first, calls = _cached(tmp_path)
-    assert calls == [(2, 5), (4, 5), (5, 5)]
+    # Three epochs of five shadows, two at a time: told of after each epoch, not after each chunk alone.
+    assert calls == [(done, 15) for done in (2, 4, 6, 8, 10, 12, 13, 14, 15)]
     counter = _Counter(monkeypatch)
     second, calls = _cached(tmp_path)
     assert counter.trained == 0
-    assert calls == [(2, 5), (4, 5), (5, 5)]
+    assert calls == [(6, 15), (12, 15), (15, 15)]
     assert (first.out == second.out).all()
     for name, array in first.parameters.items():
         assert array.tobytes() == second.parameters[name].tobytes()

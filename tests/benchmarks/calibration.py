@@ -261,6 +261,15 @@ def table(settings: Settings, entries: list[dict]) -> list[str]:
     return lines
 
 
+READING = "\n## Reading\n"
+
+
+def written_by_hand(path: Path) -> str:
+    """What a file says under the heading Reading, which a new run leaves there for somebody to look at again."""
+    old = path.read_text() if path.exists() else ""
+    return READING + old.split(READING, 1)[1] if READING in old else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a variant of seconds, for CI")
@@ -287,7 +296,7 @@ def main() -> None:
     head = ["# Calibration of the membership decision", "", machine, ""]
     text = "\n".join([*head, *table(settings, entries), ""])
     if options.out:
-        options.out.write_text(text)
+        options.out.write_text(text + written_by_hand(options.out))
     else:
         print(text)
 

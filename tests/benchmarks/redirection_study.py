@@ -128,7 +128,10 @@ def load(name: str, folder: Path | None) -> Data:
 class Study:
     """A commitment over one data set, and bundles made from it."""
 
-    def __init__(self, root: Path, data: Data, *, epochs: int, folds: int, batch: int = 64) -> None:
+    def __init__(
+        self, root: Path, data: Data, *, epochs: int, folds: int, batch: int = 64, fold_epochs: int = 1,
+        reference: int = REFERENCE,
+    ) -> None:  # fmt: skip
         self.world, self.data, self.root = World(root=root, clock=Clock(START)), data, root
         self.world.build()
         inputs = data.inputs
@@ -147,14 +150,15 @@ class Study:
         )
         self.training = time.process_time() - started
         (root / "base.onnx").write_bytes(profile.serialise(trained.model(0)))
-        # The fold models need not be good for any of this: one epoch.
-        (root / "recipe.json").write_bytes(recipe_file.serialise(Recipe(epochs=1, batch=batch)))
+        # The fold models need not be good for any of what this study measures: one epoch, unless somebody asks for more.
+        (root / "recipe.json").write_bytes(recipe_file.serialise(Recipe(epochs=fold_epochs, batch=batch)))
         order = np.random.default_rng(5).permutation(len(data.y_test))
-        unseen, reference = order[:UNSEEN], order[UNSEEN : UNSEEN + REFERENCE]
+        unseen, known = order[:UNSEEN], order[UNSEEN : UNSEEN + reference]
+        self.graph, self.recipe = graph, Recipe(epochs=epochs, batch=batch)
         np.savez(
             root / "train.npz", X_train=data.X, y_train=data.y, X_test=data.X_test[unseen], y_test=data.y_test[unseen]
         )
-        np.savez(root / "ref.npz", X=data.X_test[reference], y=data.y_test[reference])
+        np.savez(root / "ref.npz", X=data.X_test[known], y=data.y_test[known])
         options: list[object] = []
         if data.schema is not None:
             (root / "schema.json").write_bytes(data.schema.to_bytes())
@@ -177,7 +181,7 @@ class Study:
     def unlearn(self, count: int, *options: object, seed: int = 0) -> tuple[Path, float]:
         """A bundle for some records drawn at random, and the seconds that `unlearn` took."""
         rows = np.sort(np.random.default_rng(seed).permutation(len(self.data.y))[:count])
-        place = self.root / f"run-{count}-{abs(hash(options)) % 10**6}"
+        place = self.root / f"run-{count}-{seed}-{abs(hash(options)) % 10**6}"
         place.mkdir()
         self._owner(
             "request", "--commitment", self.root / "commitment", "--records", ",".join(map(str, rows)), "--out",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.benchmarks import calibration
-from tests.benchmarks.calibration import SMALL, collect, run, table
+from tests.benchmarks.calibration import SMALL, collect, run, table, written_by_hand
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,10 @@ def test_misclassified_records_are_refuted_and_counted(entries):
     row = next(line for line in lines if line.startswith("| over 1 |"))
     assert "2/2 = 100.0%" in row
     assert any("False accusations among 2 honest models" in line for line in lines)
+
+
+def test_a_new_run_leaves_what_was_written_by_hand(tmp_path):
+    path = tmp_path / "out.md"
+    assert written_by_hand(path) == ""
+    path.write_text("# Table\n\nold\n\n## Reading\n\nwords\n")
+    assert written_by_hand(path) == "\n## Reading\n\nwords\n"
