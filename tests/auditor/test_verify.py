@@ -68,7 +68,7 @@ def test_a_report_that_kept_its_nonce_is_replayed(workshop, tmp_path):
         return dataclasses.replace(made, certificate=dataclasses.replace(made.certificate, opening=None))
 
     own = workshop.demo.request("own", "--records", "3,4,5")
-    further = workshop.demo.request("further", "--records", "1,2")
+    further = workshop.demo.request("further-of-a-secret-nonce", "--records", "1,2")
     forged = workshop.forge(nameless, request=own, challenge=False, opened_for=(own, further))
     inputs = workshop.inputs(forged)
     outcome = audit.examine(inputs)
