@@ -20,6 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from owner.architectures import mlp, small_conv
 from owner.compose import compose
 from owner.gates import sketch
+from owner.gates.rebuilding import Sample
+from owner.gates.region import Shape
 from owner.gates.screening import screened
 from protocol.model.patch import Part, Patch, SetHead, SketchGate
 from protocol.model.profile import Graph, serialise
@@ -90,9 +92,11 @@ def measure(base, patched, inputs, batch, *, rounds: int, seconds: float = 0.25)
 def patch_for(schema: InputSchema, images, count: int, classes: int, *, ceiling: int) -> Patch:
     """A patch for the first `count` images that no support shares with the rest, one row each."""
     forget, retain = images[:count], images[count:]
-    choice = sketch.choose(schema, forget, retain, np.arange(count), wanted=8, ceiling=ceiling)
-    low, high = sketch.boxes(choice.matrix, schema, forget, choice.radius)
-    gate = SketchGate(matrix=choice.matrix, low=low.astype(np.int32), high=high.astype(np.int32))
+    search = sketch.Search(shape=Shape(schema=schema, kind="linf"), wanted=8, ceiling=ceiling, level=0.2)
+    sample = Sample.of(retain, np.zeros(len(retain), dtype=np.int64))
+    choice = sketch.choose(search, forget, retain, np.arange(count), sample)
+    low, high = np.array(choice.low), np.array(choice.high)
+    gate = SketchGate(matrix=choice.sketches[0].matrix, low=low.astype(np.int32), high=high.astype(np.int32))
     rows = np.random.default_rng(1).normal(size=(count, classes)).astype(np.float32)
     head = SetHead(rows=rows, index=np.arange(count, dtype=np.int64))
     return Patch(
@@ -197,11 +201,11 @@ def main(arguments: list[str] | None = None) -> None:
             check_unmoved(plain, patched, inputs, patch, schema)
             found = [measure(plain, patched, inputs, batch, rounds=chosen.rounds) for batch in BATCHES]
             gate = patch.parts[0].gate
-            radius = (gate.high - gate.low).max(axis=1).astype(float) / (2 * np.abs(gate.matrix).sum(axis=1).max())
+            reach = (gate.high.astype(np.int64) - gate.low).max(axis=1) / (2 * np.abs(gate.matrix).sum(axis=1).max())
             times = ", ".join(f"{timing.base:.0f}" for timing in found)
             looked = "none" if gate.screen is None else f"{len(gate.screen)} of {len(gate.matrix)}"
             out(
-                f"| {name} | {count} | up to {radius.max():.0f} | {found[0]} | {found[1]} | {times} | {len(data) - len(serialise(base))} | {looked} |\n"
+                f"| {name} | {count} | up to {reach.max():.0f} | {found[0]} | {found[1]} | {times} | {len(data) - len(serialise(base))} | {looked} |\n"
             )
             sys.stdout.flush()
     base, _ = bases["MLP 784-256-256-256-10"]

@@ -133,3 +133,9 @@ def test_keygen_and_load(tmp_path, monkeypatch):
     assert keys.load_signing_key(secret) == loaded
     with pytest.raises(Error, match="no secret here"):
         keygen.make_pair("o.example", "statement", tmp_path, locked=True, command="x")
+
+
+def test_a_line_of_another_shape_or_length():
+    for tail in (b"example.com+00000000\n", b"example.com+00000000+AAAA\n", b"example.com+0000000z+AAAA\n"):
+        with pytest.raises(Schema):
+            locked_key.parse(locked_key.PREFIX.encode() + tail, lambda _: pytest.fail("asked"))

@@ -9,7 +9,7 @@ from onnx import helper
 from torch import nn
 
 from protocol.errors import MalformedError, Schema
-from protocol.model.profile import parse, serialise
+from protocol.model.profile import PATCHED, parse, serialise
 from tests.protocol.model.samples import proto, torch_export
 
 node = helper.make_node
@@ -228,3 +228,9 @@ def test_a_kernels_shape_is_that_of_its_weights():
     assert graph.nodes[0].attributes["kernel_shape"] == (2, 3)
     with pytest.raises(Schema, match="kernel_shape"):
         parse(image_model([node("Conv", ["x", "x"], ["c"]), *nodes[1:]]))
+
+
+def test_a_split_into_one_name_is_refused():
+    split = node("Split", ["x"], ["y", "y"], axis=1, num_outputs=2)
+    with pytest.raises(Schema, match="two tensors"):
+        parse(proto([split], (), shape=("N", 6)).SerializeToString(), operators=PATCHED)
