@@ -246,7 +246,7 @@ def test_items_are_counted_through_the_parts():
         Place(part=0, item=0), Place(part=0, item=1), Place(part=1, item=0), Place(part=3, item=1),
     ]  # fmt: skip
     for item in (-1, 7, None):
-        with pytest.raises(Schema, match="no.* item"):
+        with pytest.raises(Schema, match=r"no.* item"):
             patch.place(item)
     assert [gate_kind(part.gate) for part in patch.parts] == ["sketch", "always", "feature", "linear-region"]
     assert [head_kind(head) for head in (HEAD, AFFINE)] == ["set", "affine"]
