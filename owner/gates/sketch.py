@@ -344,7 +344,14 @@ def _fit(
     largest[twins > 0] = 0
     radius = share_out(cores, points, group[rows][leader], largest)
     low, high = cores.at(np.arange(len(rows)), radius)
-    return _Fit(radius=radius, low=low, high=high, leader=rows[leader], confused=(found < 0) & (twins == 0))
+    confused = (found < 0) & (twins == 0)
+    # A twin's sketch is there anyway; who must not be is a retained record that differs from both.
+    doubled = np.flatnonzero(twins > 0)
+    others = sketch(matrix, finder.retain) if len(doubled) else points[:0]
+    for place in doubled.tolist():
+        same = (others == points[place]).all(axis=1)
+        confused[place] = bool((finder.retain[same] != finder.forget[rows[place]]).any())
+    return _Fit(radius=radius, low=low, high=high, leader=rows[leader], confused=confused)
 
 
 def _choice(finder: _Finder, fits: list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]]) -> Choice:
@@ -379,7 +386,7 @@ def _settle(
     best: tuple[int, list[tuple[str, Matrix, Int[np.ndarray, "item"], _Fit]]] | None = None
     for number, (name, matrix, _) in enumerate(known):
         fit = _fit(finder, name, matrix, everything, group, ceiling)
-        short = ((fit.radius < wanted) | (fit.leader != alike) | fit.confused) & (twins == 0)
+        short = (((fit.radius < wanted) | (fit.leader != alike)) & (twins == 0)) | fit.confused
         if number == 0 and finder.search.parts > 1 and 0 < short.sum() <= _FEW * len(short):
             finer = _finer(finder, known[:allowed], short, group, wanted=wanted, ceiling=ceiling, before=fit.radius)
             if finer is None and fit.confused.any():
