@@ -162,9 +162,14 @@ class AlwaysGate:
 Gate = SketchGate | FeatureGate | RegionGate | AlwaysGate
 
 
-def _check_index(index: np.ndarray, rows: int) -> None:
-    if not np.array_equal(np.unique(index), np.arange(rows)):
-        raise Schema(f"the items do not use exactly the {rows} rows")
+def _check_rows(head: "Head") -> None:
+    """What every head has: finite rows, each of them used by some item."""
+    _lock(head, "rows", np.float32, 2)
+    _lock(head, "index", np.int64, 1)
+    if not np.array_equal(np.unique(head.index), np.arange(len(head.rows))):
+        raise Schema(f"the items do not use exactly the {len(head.rows)} rows")
+    if not np.isfinite(head.rows).all():
+        raise Schema("a row holds NaN or infinity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -180,11 +185,7 @@ class SetHead(_Tensors):
     index: Int64[np.ndarray, "item"]
 
     def __post_init__(self) -> None:
-        _lock(self, "rows", np.float32, 2)
-        _lock(self, "index", np.int64, 1)
-        _check_index(self.index, len(self.rows))
-        if not np.isfinite(self.rows).all():
-            raise Schema("a row holds NaN or infinity")
+        _check_rows(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -200,11 +201,7 @@ class ShiftHead(_Tensors):
     index: Int64[np.ndarray, "item"]
 
     def __post_init__(self) -> None:
-        _lock(self, "rows", np.float32, 2)
-        _lock(self, "index", np.int64, 1)
-        _check_index(self.index, len(self.rows))
-        if not np.isfinite(self.rows).all():
-            raise Schema("a row holds NaN or infinity")
+        _check_rows(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,13 +220,11 @@ class AffineHead(_Tensors):
 
     def __post_init__(self) -> None:
         _lock(self, "weights", np.float32, 3)
-        _lock(self, "rows", np.float32, 2)
-        _lock(self, "index", np.int64, 1)
-        _check_index(self.index, len(self.rows))
+        _check_rows(self)
         if self.weights.shape[:2] != self.rows.shape:
             raise Schema(f"maps of shape {self.weights.shape} with rows of shape {self.rows.shape}")
-        if not (np.isfinite(self.rows).all() and np.isfinite(self.weights).all()):
-            raise Schema("a map or row holds NaN or infinity")
+        if not np.isfinite(self.weights).all():
+            raise Schema("a map holds NaN or infinity")
 
 
 Head = SetHead | ShiftHead | AffineHead
