@@ -9,13 +9,21 @@ import { chromium } from "playwright-core";
 const AXE = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const plan = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
 
-async function chooseByKeyboard(page, id, file) {
+// Listens for as long as the page lives: playwright turns interception on in the background when the first listener
+// is added, and a chooser that a key press opens before that is the browser's own, of which no event ever comes.
+function choosers(page) {
+  const [opened, waiting] = [[], []];
+  page.on("filechooser", (chooser) => (waiting.length ? waiting.shift()(chooser) : opened.push(chooser)));
+  return () => (opened.length ? Promise.resolve(opened.shift()) : new Promise((resolve) => waiting.push(resolve)));
+}
+
+async function chooseByKeyboard(page, nextChooser, id, file) {
   for (let presses = 0; presses < 20; presses++) {
     await page.keyboard.press("Tab");
     if ((await page.evaluate(() => document.activeElement.id)) === id) {
-      const opened = page.waitForEvent("filechooser", { timeout: 10000 });
       await page.keyboard.press("Space");
-      const chooser = await opened;
+      const late = new Promise((_, reject) => setTimeout(reject, 60000, new Error(`${id} opened no chooser`)).unref());
+      const chooser = await Promise.race([nextChooser(), late]);
       await chooser.setFiles(file);
       return;
     }
@@ -91,6 +99,7 @@ for (const wanted of plan.cases) {
     reducedMotion: "reduce",
   });
   const page = await context.newPage();
+  const nextChooser = choosers(page);
   const [errors, requests] = [[], []];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
@@ -98,7 +107,7 @@ for (const wanted of plan.cases) {
   await page.goto(pathToFileURL(wanted.page ?? plan.page).href);
   if (wanted.print) await page.emulateMedia({ media: "print" });
   const settled = async (before) =>
-    page.waitForFunction((old) => document.querySelector("#result").textContent !== old, before, { timeout: 15000 });
+    page.waitForFunction((old) => document.querySelector("#result").textContent !== old, before, { timeout: 60000 });
   const now = () => page.evaluate(() => document.querySelector("#result").textContent);
   if (wanted.drop) {
     const before = await now();
@@ -108,7 +117,7 @@ for (const wanted of plan.cases) {
   for (const [id, file] of [["receipt-file", wanted.receipt], ["slip-file", wanted.slip]])
     if (file) {
       const before = await now();
-      await chooseByKeyboard(page, id, file);
+      await chooseByKeyboard(page, nextChooser, id, file);
       await settled(before);
     }
   const seen = await look(page, wanted);
