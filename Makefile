@@ -9,7 +9,7 @@ SEED ?= 2
 
 FUZZ_SECONDS ?= 10
 
-.PHONY: setup demo peers test check coverage bench calibration attacks sacroml soundness marabou crash fuzz conformance clean
+.PHONY: setup demo peers test properties check coverage bench calibration attacks sacroml soundness marabou crash fuzz conformance clean
 
 setup: $(READY)
 
@@ -30,9 +30,14 @@ tests/peers/node_modules/.ready: tests/peers/package.json tests/peers/package-lo
 	cd tests/peers && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# One thread for each of two workers; coverage is recorded here and judged in `check`.
+# One thread for each of two workers; the same examples in every run (`make properties` looks for new ones).
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow" --cov --cov-report=
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow" --hypothesis-profile=ci --cov --cov-report=
+
+# Every property with examples that nobody has seen yet; what is found here is kept as an example in its test.
+properties: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "hypothesis and not slow" \
+	  --hypothesis-seed=$$($(BIN)/python -c "import secrets; print(secrets.randbits(32))")
 
 check: $(READY)
 	$(BIN)/ruff check .
