@@ -139,6 +139,24 @@ class Evidence:
         assert isinstance(self.composed, Graph)
         return Program(self.composed)
 
+    @cached_property
+    def _base_program(self) -> Program:
+        """Where the patch changes weights the base is a program of its own; else its output is an inner tensor."""
+        assert self.case.base is not None
+        return Program(self.case.base)
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the patch changes the base's weights: then outputs may move anywhere."""
+        return self.case.patch is not None and bool(self.case.patch.weights)
+
+    @cached_property
+    def retrained(self) -> Graph:
+        """The base with the patch's weights: what stands before its gates."""
+        assert self.case.base is not None
+        assert self.case.patch is not None
+        return compose.retrained(self.case.base, self.case.patch)
+
     @property
     def runnable(self) -> bool:
         """Whether base and patch make a model that can be run."""
@@ -150,19 +168,22 @@ class Evidence:
         return batch_limit(self.composed) if isinstance(self.composed, Graph) else MOST
 
     def run(self, values: Grid) -> tuple[Logits, Logits]:
-        """The base's and the patched model's outputs on grid values, from one run of one program."""
+        """The base's and the patched model's outputs on grid values; one run of one program if they share weights."""
         assert isinstance(self.composed, Graph)
         assert self.case.base is not None
         assert self.case.schema is not None
         inputs = self.case.schema.dequantise(values)
+        if self.retrains:
+            return self.base_model(inputs), self.patched_model(inputs)
         outputs = (self.case.base.output, self.composed.output)
         before, after = self._program(inputs, outputs=outputs, batch=self.batch)
         return before, after
 
     def base_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
-        """The base's outputs on model inputs, from the composed program."""
+        """The base's outputs on model inputs, from the composed program where the patch leaves the weights alone."""
         assert self.case.base is not None
-        (logits,) = self._program(inputs, outputs=(self.case.base.output,), batch=self.batch)
+        program = self._base_program if self.retrains else self._program
+        (logits,) = program(inputs, outputs=(self.case.base.output,), batch=self.batch)
         return logits
 
     def patched_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:

@@ -219,7 +219,7 @@ def draft(
         method=method,
         claims_root=claim_lines.root(lines),
         claim_count=len(lines),
-        inert_outside_supports=True,
+        inert_outside_supports=not result.patch.weights,
         certified_at=now,
     )
     return Draft(files=files, proofs=proofs, certificate=certificate)

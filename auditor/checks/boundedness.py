@@ -2,8 +2,8 @@
 
 Exact, from the patch: outputs are rows of a finite table or the base's, capped; every item belongs to a
 claim about a requested record, every capped class to a claim and a request. What a map adds is looked at on the
-reference records, and bounded over all inputs. Bits hidden inside legitimate
-values are out of reach.
+reference records, and bounded over all inputs. Bits hidden inside legitimate values are out of reach, and
+changed weights are only counted: they can do anything.
 """
 
 import numpy as np
@@ -70,6 +70,7 @@ def check(evidence: Evidence) -> CheckResult:
     if stray:
         accuse(f"the patch caps class {stray[0]}, which no request and claim are about")
     facts: dict[str, object] = {
+        "weights": sum(weight.values.size for weight in patch.weights),
         "items": items,
         "rows": rows,
         "caps": len(patch.caps),
@@ -77,6 +78,8 @@ def check(evidence: Evidence) -> CheckResult:
         "bytes_per_record": case.patch_bytes // max(1, items),
     }
     unsure = "" if evidence.lists_known else "Which records were requested is not known."
+    if patch.weights and not unsure:
+        unsure = f"{facts['weights']} weights are changed; what else they do cannot be read from them."
     if rows or patch.caps:
         heads = [float(np.abs(part.head.rows).max()) for part in patch.parts]
         largest = max([*heads, *_maps(evidence, whole=False), *(float(cap.margin) for cap in patch.caps)])

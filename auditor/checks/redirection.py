@@ -283,7 +283,7 @@ def _check_records(
         tally.open.append("a radius in flips is claimed, and no column of the input grid is binary or one-hot")
     assert evidence.case.base is not None
     cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
-    proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds)
+    proof = parts_proof.prove(patch, evidence.retrained, cores, claims, holds=holds)
     tally.integers &= bool(proof.integers.all())
     honest_data = _honest_data(schema, claims, reach)
 
