@@ -19,6 +19,9 @@ from protocol.errors import Error, MalformedError, OwnerError, VerificationError
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+METHODS = (
+    "prune", "distribution-matching", "instance-wise", "retrain", "fine-tune", "gradient-ascent", "deny-list",
+)  # fmt: skip
 GATES = ["auto", "sketch", "feature", "linear-region"]
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
@@ -380,7 +383,10 @@ def request(
     "--request", "requests", required=True, multiple=True, type=FILE, help="A request to answer; may be repeated."
 )
 @click.option("--opening", type=FILE, help="The audit that was opened for them, to be named in the certificate.")
-@click.option("--method", default="prune", show_default=True, help="How to unlearn.")
+@click.option("--method", default="prune", show_default=True, type=click.Choice(METHODS), help="How to unlearn.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the method; may be repeated."
+)
 @click.option("--gate", default="auto", show_default=True, type=click.Choice(GATES), help="Where items act.")
 @click.option(
     "--target", default="match", show_default=True, help="What outputs become: match, misclassify, relabel:K."
@@ -402,6 +408,7 @@ def unlearn(
     requests: tuple[Path, ...],
     opening: Path | None,
     method: str,
+    settings: tuple[str, ...],
     gate: str,
     target: str,
     radius: str | None,
@@ -437,6 +444,7 @@ def unlearn(
         flips=flips,
         disclosure=disclosure if disclosure is not None else DISCLOSURE,
         merge=merge,
+        settings=_settings(settings),
         key=_statement_key(key),
         log=log,
         out=out,
@@ -454,6 +462,13 @@ def unlearn(
     leaf = leaf_of(outcome.certificate)
     lines = [*outcome.notes, f"{out}: certificate logged as {leaf}"]
     _done(as_json, lines, certificate=leaf, claims=outcome.claims)
+
+
+def _settings(given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    if bad := next((text for text, (_, sign, _) in zip(given, pairs, strict=True) if not sign), None):
+        raise OwnerError(f"--set {bad}: give NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 def _radius(radius: str | None) -> tuple[int | None, bool]:

@@ -1,6 +1,7 @@
 """From `request.json` to a signed bundle: read the requests, run the method, certify."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,19 @@ import numpy as np
 from owner.certify import CERTIFICATE, RequestFile, log_certificate, write_bundle
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
-from owner.methods import prune
 from owner.methods.job import DISCLOSURE, Job, Progress
+from owner.methods.registry import METHODS
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol import envelope as dsse
 from protocol import messages
+from protocol.claims import Redirection
 from protocol.digests import sha256_hex
 from protocol.errors import MalformedError, OwnerError
 from protocol.keys import SigningKey
 from protocol.messages.certificate import Certificate
 from protocol.messages.opening import Opening
 from protocol.messages.request import Request
-
-METHODS = {"prune": prune.run}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class Options:
     flips: bool = False
     disclosure: float = DISCLOSURE
     merge: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,9 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     """
     if options.method not in METHODS:
         raise OwnerError(f"there is no method {options.method!r}; there are {', '.join(METHODS)}")
+    method = METHODS[options.method]
+    if options.settings and options.method == "prune":
+        raise OwnerError("prune has no --set; it has --gate, --radius, --disclosure and --merge")
     whole = options.resume and (options.out / CERTIFICATE).is_file()
     check_free_folder(options.out, force=options.force or whole)
     check_log(options.log, options.key)
@@ -166,9 +170,10 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             flips=options.flips,
             disclosure=options.disclosure,
             merge=options.merge,
+            settings=options.settings,
         )
         progress("reading", 1.0)
-        result = METHODS[options.method](job)
+        result = method(job)
     except MalformedError as error:
         raise error.at(str(workspace.folder)) from None
     # The bundle grows in a folder of its own and takes its name when it is whole.
@@ -188,8 +193,11 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
         )
     finish_folder(options.out)
     return Outcome(
-        certificate=envelope, claims=len(result.claims), notes=result.notes, redirected=bool(result.patch.parts)
+        certificate=envelope,
+        claims=len(result.claims),
+        notes=result.notes,
+        redirected=any(isinstance(claim, Redirection) for claim in result.claims),
     )
 
 
-__all__ = ["METHODS", "Options", "Outcome", "read_request", "unlearn"]
+__all__ = ["Options", "Outcome", "read_request", "unlearn"]

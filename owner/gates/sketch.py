@@ -194,6 +194,7 @@ class Search:
         level: least error of rebuilding a record from its sketch, relative to guessing its class mean; a matrix below
             it is used only where nothing else tells a retained record from a forgotten one.
         parts: how many matrices may be used at once.
+        only: the one matrix to use, by name; None to choose.
     """
 
     shape: Shape
@@ -201,6 +202,7 @@ class Search:
     ceiling: int
     level: float
     parts: int = 1
+    only: str | None = None
 
 
 def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item"]:
@@ -290,6 +292,8 @@ def choose(
     wanted, ceiling = min(search.wanted, shape.widest), min(search.ceiling, shape.widest)
     finder = _Finder(search, forget, sample, retain, progress)
     known = candidates(shape, retain if len(retain) else forget)
+    if search.only is not None:
+        known = [(name, matrix) for name, matrix in known if name == search.only]
     if not known:
         raise OwnerError("no sketch of this input schema is exact in float32; commit again with a coarser --schema")
     tried = np.unique(np.linspace(0, len(forget) - 1, min(_TRIED, len(forget))).astype(np.int64))

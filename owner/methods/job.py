@@ -1,9 +1,10 @@
 """What every method is given, and what every method has to give back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Bool
 
 from owner.targets import Target
 from owner.workspace import Workspace
@@ -33,6 +34,7 @@ class Job:
         flips: regions of flipped columns where the schema has numeric columns, too; else it decides.
         disclosure: least error of rebuilding a record from its sketch, relative to guessing its class mean.
         merge: whether records with the same output may share an item.
+        settings: the method's own settings, by name, as given (`settings.parse`).
         generator: the only source of randomness.
         progress: called with a stage's name and the share done.
     """
@@ -47,11 +49,19 @@ class Job:
     flips: bool = False
     disclosure: float = DISCLOSURE
     merge: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[int]:
         """Rows to forget one by one (not those of a whole class), each once, in the data file's order."""
         return sorted({row for request, rows in self.requests if request.scope.klass is None for row in rows})
+
+    @property
+    def gone(self) -> Bool[np.ndarray, "record"]:
+        """Which of the committed records are to be forgotten: the listed ones, and all members of removed classes."""
+        gone: np.ndarray = np.isin(self.workspace.records.labels, self.classes)
+        gone[self.rows] = True
+        return gone
 
     @property
     def classes(self) -> list[int]:

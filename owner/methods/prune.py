@@ -5,7 +5,7 @@ records to forget and leaves the rest alone. Gate, head and certificate are this
 (SPEC 11.8): exact by construction instead of by linear regions.
 """
 
-from decimal import ROUND_FLOOR, Decimal, localcontext
+from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
 from jaxtyping import Float32
@@ -17,44 +17,18 @@ from owner.gates.region import Kind, Shape
 from owner.gates.screening import screened
 from owner.gates.sketch import Choice, Search, choose, sketch
 from owner.methods.job import Job, Result
+from owner.methods.radius import data_radius
 from owner.targets import Rows, class_rows, match_rows, scale_factor
 from protocol.claims import Argmax, Claim, ClassRemoval, NoRedirection, Redirection, Region, logits_property
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
 from protocol.model.patch import Cap, Part, Patch, SetHead, SketchGate
-from protocol.model.schema import InputSchema
 
 CAP_MARGIN = "1"
 _TYPICAL = 4_000
 _PARTS = 2
 _SHARE = 32
 """A radius of this part of the widest column's range is what every record should reach: 8 of 255 grey levels."""
-
-
-def data_radius(schema: InputSchema, steps: int, moving: np.ndarray | None = None) -> str:
-    """Largest real distance per column that surely stays within `steps` grid steps, in data units, rounded down.
-
-    (steps + 1/2 - tau) / max|s|, tau bounding the rounding of the float32 multiply and add.
-
-    Args:
-        schema: the input grid.
-        steps: at least 0.
-        moving: columns that have these steps; the others have none. All if None.
-    """
-    if moving is not None and not moving.all():
-        sides = [(steps, moving), (0, ~moving)]
-        return min((_data_radius(schema, n, columns) for n, columns in sides if columns.any()), key=Decimal)
-    return _data_radius(schema, steps, np.ones(schema.features, dtype=bool))
-
-
-def _data_radius(schema: InputSchema, steps: int, columns: np.ndarray) -> str:
-    scale = float(np.abs(schema.scale[columns]).max())
-    largest = float(np.maximum(np.abs(schema.low), np.abs(schema.high)).max() + np.abs(schema.offset).max() + 1)
-    tau = 4 * largest * 2.0**-24
-    with localcontext() as context:
-        context.prec = 50
-        exact = (Decimal(steps) + Decimal("0.5") - Decimal(tau)) / Decimal(scale)
-        return format_decimal(max(exact, Decimal(0)).quantize(Decimal("1e-9"), rounding=ROUND_FLOOR))
 
 
 def _capped(rows: Float32[np.ndarray, "row class"], classes: list[int]) -> Float32[np.ndarray, "row class"]:
@@ -144,10 +118,10 @@ def _unit(shape: Shape) -> str:
     return "flips" if shape.kind == "flips" else "steps"
 
 
-def _search(job: Job, shape: Shape) -> Search:
+def _search(job: Job, shape: Shape, only: str | None) -> Search:
     usual = 1 if shape.kind == "flips" else -(-shape.widest // _SHARE)
     wanted = job.radius if job.radius is not None else usual
-    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS)
+    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS, only=only)
 
 
 def _region(shape: Shape, radius: int) -> Region:
@@ -202,8 +176,12 @@ def _parts(
     return tuple(parts), item_of
 
 
-def run(job: Job) -> Result:
+def run(job: Job, *, only: str | None = None) -> Result:
     """Make the patch and the claims.
+
+    Args:
+        job: what was asked.
+        only: the one sketch to use, by name; None to choose.
 
     Raises:
         OwnerError: the target cannot be had, or the gate cannot be exact on this schema.
@@ -233,7 +211,7 @@ def run(job: Job) -> Result:
     gone[rows] = True
     shape = _shape(job)
     choice = choose(
-        _search(job, shape),
+        _search(job, shape, only),
         forget,
         own.values[~gone],
         row_of_record,
