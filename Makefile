@@ -8,8 +8,9 @@ KILLS ?= 1000
 SEED ?= 2
 
 FUZZ_SECONDS ?= 10
+SMALL ?=
 
-.PHONY: setup demo peers test properties check coverage bench calibration attacks sacroml soundness marabou crash fuzz conformance clean
+.PHONY: setup demo peers test properties check coverage bench calibration attacks table sacroml soundness marabou crash fuzz conformance clean
 
 setup: $(READY)
 
@@ -81,6 +82,11 @@ calibration: $(READY)
 # The table of attacks on five data sets: some ten minutes on one core. Stopped, it goes on with the next data set.
 attacks: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.attacks_study $(if $(DATA),--data $(dir $(DATA)))
+
+# Every method, scenario and data set: hours with DATA; SMALL=1 takes minutes. Stopped, it goes on with the next cell.
+table: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/python -m tests.benchmarks.table $(if $(SMALL),--small) $(if $(DATA),--data $(dir $(DATA))) \
+	  --out tests/benchmarks/TABLE.md
 
 # Figures for people, not for CI: ratios and tables, written to standard output.
 bench: $(READY)
