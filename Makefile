@@ -10,7 +10,8 @@ SEED ?= 2
 FUZZ_SECONDS ?= 10
 SMALL ?=
 
-.PHONY: setup demo peers test properties check coverage bench calibration attacks table sacroml soundness marabou crash fuzz conformance clean
+.PHONY: setup demo peers test properties check coverage bench calibration attacks table sacroml soundness marabou crash fuzz \
+  conformance formal clean
 
 setup: $(READY)
 
@@ -114,6 +115,10 @@ fuzz: $(READY)
 # The whole conformance kit, slow cases too. For another program: make conformance KIT='--auditor-command "..." --only receipt,log'
 conformance: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/conformance $(KIT)
+
+# The symbolic models, by Spin (Debian: spin, gcc); SMALL=1 has smaller bounds. Traces and figures are compared with the kept ones.
+formal: $(READY)
+	$(BIN)/python -m tests.formal $(if $(SMALL),--small)
 
 clean:
 	rm -rf demo .venv-marabou .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache
