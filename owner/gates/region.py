@@ -26,6 +26,8 @@ _TABLE = 1 << 28
 """Numbers that a table of hulls may hold."""
 _WIDE = 1 << 23
 """Numbers of effects held at once."""
+_SPARSE = 4
+"""Numbers of a matrix for each column up to which a table of hulls is counted instead of multiplied."""
 
 
 def _product(values: np.ndarray, matrix: Float32[np.ndarray, "feature component"]) -> Int[np.ndarray, "item component"]:
@@ -137,14 +139,43 @@ class Cores:
         if self._shape.kind == "flips":
             up, down = self._shape.effects(self._matrix, self._values, self.ceiling)
             middle = _product(self._values, self._matrix.T.astype(np.float32))
-            return middle[None] - down, middle[None] + up
+            return (middle[None] - down).swapaxes(0, 1), (middle[None] + up).swapaxes(0, 1)
+        if np.count_nonzero(self._matrix) <= _SPARSE * self._shape.schema.features:
+            return self._counted()
         radii = [np.full(len(self._values), radius) for radius in range(self.ceiling + 1)]
         hulls = [self._shape.hull(self._matrix, self._values, radius) for radius in radii]
-        return np.stack([low for low, _ in hulls]), np.stack([high for _, high in hulls])
+        return np.stack([low for low, _ in hulls], axis=1), np.stack([high for _, high in hulls], axis=1)
+
+    def _counted(self) -> tuple[np.ndarray, np.ndarray]:
+        # A matrix of few numbers (sums over blocks): from one radius to the next a sum moves by the weights of the
+        # columns that still have room, and how many those are is counted once.
+        schema, moving = self._shape.schema, self._shape.numeric | (self._shape.kind == "linf")
+        component, feature = np.nonzero(self._matrix)
+        weight = self._matrix[component, feature]
+        shape = (self.ceiling + 1, len(self._matrix))
+        tables = tuple(np.empty((len(self._values), *shape), dtype=np.int32) for _ in range(2))
+        step = max(1, _WIDE // (shape[0] * shape[1]))
+        for start in range(0, len(self._values), step):
+            part = self._values[start : start + step]
+            middle = _product(part, self._matrix.T.astype(np.float32))
+            below = np.where(moving, np.minimum(part - schema.low, self.ceiling), 0)[:, feature]
+            above = np.where(moving, np.minimum(schema.high - part, self.ceiling), 0)[:, feature]
+            for table, sign in zip(tables, (-1, 1), strict=True):
+                room = np.where(weight * sign > 0, above, below)
+                place = (np.arange(len(part))[:, None] * shape[0] + room) * shape[1] + component
+                counts = np.bincount(
+                    place.ravel(), np.broadcast_to(np.abs(weight), place.shape).ravel(), len(part) * shape[0] * shape[1]
+                )
+                used = np.cumsum(counts.reshape(len(part), *shape).astype(np.int32), axis=1, dtype=np.int32)
+                # At each further step what has room left moves on.
+                moved = np.cumsum(used[:, -1:] - used[:, :-1], axis=1, dtype=np.int32)
+                table[start : start + step, 0] = middle
+                table[start : start + step, 1:] = middle[:, None] + sign * moved
+        return tables[0], tables[1]
 
     def at(self, item: Int[np.ndarray, "place"], radius: Int[np.ndarray, "place"]) -> tuple[Points, Points]:
         """Hulls of the given items at the given radii."""
         taken = np.minimum(radius, self.ceiling)
         if self._table is None:
             return self._shape.hull(self._matrix, self._values[item], taken)
-        return self._table[0][taken, item], self._table[1][taken, item]
+        return self._table[0][item, taken], self._table[1][item, taken]

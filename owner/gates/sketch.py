@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from owner.gates.apart import Boxes, reach, share_out
+from owner.gates.apart import reach, share_out
+from owner.gates.meeting import Boxes
 from owner.gates.rebuilding import Sample, rebuilding_error
 from owner.gates.region import Cores, Points, Shape
 from protocol.errors import OwnerError
@@ -141,7 +142,7 @@ def candidates(shape: Shape, values: Int[np.ndarray, "record feature"]) -> list[
 def sketch(matrix: Matrix, values: Int[np.ndarray, "record feature"]) -> Int[np.ndarray, "record component"]:
     """S q for every record, exact."""
     # Every partial sum is below 2^24 (`is_exact`), so float32 products are exact, and fast.
-    return (values.astype(np.float32) @ matrix.T.astype(np.float32)).astype(np.int32)
+    return (values.astype(np.float32, copy=False) @ matrix.T.astype(np.float32)).astype(np.int32)
 
 
 def boxes(
@@ -214,7 +215,7 @@ def count_twins(
     """How many retained records equal each record in every value."""
     # Most records differ in a short digest already; only the others are compared value by value.
     weights = np.random.default_rng(0).integers(1, 1 << 7, (forget.shape[1], 2)).astype(np.float32)
-    own, others = ((records.astype(np.float32) @ weights).astype(np.float64) for records in (forget, retain))
+    own, others = ((records.astype(np.float32, copy=False) @ weights).astype(np.float64) for records in (forget, retain))
     digest = np.array([1.0, 2.0**-30])
     near = retain[np.isin(others @ digest, own @ digest)].astype(np.int64)
     table = Counter(record.tobytes() for record in near)
@@ -232,7 +233,7 @@ class _Finder:
         self.progress = progress
         self.told: set[str] = set()
         # Once: what every matrix is multiplied with.
-        self.retain = retain.astype(np.float32)
+        self.retain = retain.astype(np.float32, copy=False)
         self.twins = count_twins(forget, self.retain)
 
     def reach(self, name: str, matrix: Matrix, rows: np.ndarray, *, few: bool = False) -> tuple[Cores, np.ndarray]:

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from owner.gates.apart import Boxes, overlaps, reach, share_out
+from owner.gates.apart import overlaps, reach, share_out
+from owner.gates.meeting import Boxes
 from owner.gates.merging import merge
 from owner.gates.region import Cores, Shape
 from owner.gates.sketch import sketch
