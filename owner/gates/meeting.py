@@ -104,7 +104,9 @@ class Boxes:
         place, bit = np.nonzero(bits)
         return row[place], word[place] * 64 + bit
 
-    def _exact(self, asked: Int[np.ndarray, "pair"], found: Int[np.ndarray, "pair"], low: Points, high: Points) -> Pairs:
+    def _exact(
+        self, asked: Int[np.ndarray, "pair"], found: Int[np.ndarray, "pair"], low: Points, high: Points
+    ) -> Pairs:
         for component in self._order.tolist():
             if not len(asked):
                 break

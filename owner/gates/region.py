@@ -26,6 +26,8 @@ _TABLE = 1 << 28
 """Numbers that a table of hulls may hold."""
 _WIDE = 1 << 23
 """Numbers of effects held at once."""
+_CACHED = 1 << 17
+"""Numbers of a block of such a table: what stays in a processor's cache."""
 _SPARSE = 4
 """Numbers of a matrix for each column up to which a table of hulls is counted instead of multiplied."""
 
@@ -147,30 +149,32 @@ class Cores:
         return np.stack([low for low, _ in hulls], axis=1), np.stack([high for _, high in hulls], axis=1)
 
     def _counted(self) -> tuple[np.ndarray, np.ndarray]:
-        # A matrix of few numbers (sums over blocks): from one radius to the next a sum moves by the weights of the
-        # columns that still have room, and how many those are is counted once.
+        # A matrix of few numbers (sums over blocks): how far a sum can move depends on how much room its columns have,
+        # and how many have how much is counted once.
         schema, moving = self._shape.schema, self._shape.numeric | (self._shape.kind == "linf")
         component, feature = np.nonzero(self._matrix)
         weight = self._matrix[component, feature]
+        plain = bool((np.abs(weight) == 1).all())
         shape = (self.ceiling + 1, len(self._matrix))
         tables = tuple(np.empty((len(self._values), *shape), dtype=np.int32) for _ in range(2))
-        step = max(1, _WIDE // (shape[0] * shape[1]))
+        # A sum over columns of min(radius, room), for every radius: one small product, exact below 2^24 in float32.
+        reaches = int(np.abs(self._matrix.astype(np.int64)).sum(axis=1).max(initial=0)) * self.ceiling
+        kind = np.float32 if reaches < 1 << 24 else np.float64
+        shorter = np.minimum(*np.indices((shape[0], shape[0]))).astype(kind)
+        step = max(1, _CACHED // (shape[0] * shape[1]))
         for start in range(0, len(self._values), step):
             part = self._values[start : start + step]
-            middle = _product(part, self._matrix.T.astype(np.float32))
+            middle = _product(part, self._matrix.T.astype(np.float32))[:, None]
             below = np.where(moving, np.minimum(part - schema.low, self.ceiling), 0)[:, feature]
             above = np.where(moving, np.minimum(schema.high - part, self.ceiling), 0)[:, feature]
             for table, sign in zip(tables, (-1, 1), strict=True):
                 room = np.where(weight * sign > 0, above, below)
                 place = (np.arange(len(part))[:, None] * shape[0] + room) * shape[1] + component
-                counts = np.bincount(
-                    place.ravel(), np.broadcast_to(np.abs(weight), place.shape).ravel(), len(part) * shape[0] * shape[1]
-                )
-                used = np.cumsum(counts.reshape(len(part), *shape).astype(np.int32), axis=1, dtype=np.int32)
-                # At each further step what has room left moves on.
-                moved = np.cumsum(used[:, -1:] - used[:, :-1], axis=1, dtype=np.int32)
-                table[start : start + step, 0] = middle
-                table[start : start + step, 1:] = middle[:, None] + sign * moved
+                weights = None if plain else np.broadcast_to(np.abs(weight), place.shape).ravel()
+                counts = np.bincount(place.ravel(), weights, len(part) * shape[0] * shape[1])
+                moved = shorter @ counts.reshape(len(part), *shape).astype(kind)
+                table[start : start + step] = middle
+                table[start : start + step] += (sign * moved).astype(np.int32)
         return tables[0], tables[1]
 
     def at(self, item: Int[np.ndarray, "place"], radius: Int[np.ndarray, "place"]) -> tuple[Points, Points]:

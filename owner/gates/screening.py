@@ -7,7 +7,7 @@ Chosen greedily on a sample of retained records, which is what a deployed model 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool, Integer, UInt64
 
 from owner.gates.sketch import sketch
 from owner.screen import allowed
@@ -24,7 +24,7 @@ _LIKELY = 64
 
 
 def screened(
-    gate: SketchGate, schema: InputSchema, others: Int[np.ndarray, "record feature"], *, least: int = WORTHWHILE
+    gate: SketchGate, schema: InputSchema, others: Integer[np.ndarray, "record feature"], *, least: int = WORTHWHILE
 ) -> SketchGate:
     """The gate with a screen, or as it is where one would not pay or cannot be had.
 

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from owner.gates import sketch
-from owner.gates.rebuilding import Sample, rebuilding_error
+from owner.gates.rebuilding import Rebuilder, Sample
 from owner.gates.region import Shape
 from owner.gates.sketch import Search
 from protocol.errors import OwnerError
@@ -237,7 +237,7 @@ def test_rebuilding_is_easier_from_finer_sketches_and_unknown_without_records():
     coarse = random.integers(0, 256, (400, 4, 4)).repeat(2, axis=1).repeat(2, axis=2)
     values = np.clip(coarse + random.integers(-20, 21, coarse.shape), 0, 255).reshape(400, 64)
     sample = Sample.of(values, random.integers(0, 3, 400))
-    errors = [rebuilding_error(shape, sketch.block_sums((8, 8), size), sample, 4) for size in (4, 2)]
+    errors = [Rebuilder(shape, sample).error(sketch.block_sums((8, 8), size), 4) for size in (4, 2)]
     assert errors[1] < 0.1 < errors[0] < 1.1
-    assert rebuilding_error(shape, np.eye(64, dtype=np.int32), sample, 0) < 0.01
-    assert rebuilding_error(shape, np.eye(64, dtype=np.int32), known(values[:9]), 0) == 1.0
+    assert Rebuilder(shape, sample).error(np.eye(64, dtype=np.int32), 0) < 0.01
+    assert Rebuilder(shape, known(values[:9])).error(np.eye(64, dtype=np.int32), 0) == 1.0
