@@ -69,7 +69,8 @@ class Prepared:
 def _narrow(values: Integer[np.ndarray, "record feature"]) -> Integer[np.ndarray, "record feature"]:
     # A quarter of what has to be unpacked and read at each answer, where values fit a byte.
     fits = not values.size or (int(values.min()) >= 0 and int(values.max()) <= 255)
-    return values.astype(np.uint8 if fits else np.int32, copy=False)
+    narrow: Integer[np.ndarray, "record feature"] = values.astype(np.uint8 if fits else np.int32, copy=False)
+    return narrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,8 @@ class PrivateRecords:
 
     def wide(self, rows: Int[np.ndarray, "chosen"]) -> Int32[np.ndarray, "chosen feature"]:
         """Some records' values as 32-bit integers."""
-        return self.values[rows].astype(np.int32, copy=False)
+        found: Int32[np.ndarray, "chosen feature"] = self.values[rows].astype(np.int32, copy=False)
+        return found
 
     def write(self, folder: Path) -> None:
         """Write both files, readable by their owner only."""

@@ -63,7 +63,7 @@ def tagged_rows(domain: str, *parts: UInt8[np.ndarray, "row size"]) -> list[byte
             place += 8
             buffer[:rows, place : place + part.shape[1]] = part[start : start + rows]
             place += part.shape[1]
-        whole = memoryview(buffer).cast("B")
+        whole = buffer.data.cast("B")
         found += [sha256(whole[at : at + size]).digest() for at in range(0, rows * size, size)]
     return found
 
