@@ -81,7 +81,10 @@ class Shape:
             middle = _product(values, matrix.T.astype(np.float32))
             taken = np.minimum(radius, up.shape[0] - 1)
             return middle - down[taken, rows], middle + up[taken, rows]
-        spread = np.where(self.numeric | (self.kind == "linf"), radius[:, None], 0)
+        moving = self.numeric | (self.kind == "linf")
+        # 32 bits hold every grid value and radius, and are what this takes its time for.
+        spread = radius[:, None].astype(np.int32)
+        spread = spread if moving.all() else np.where(moving, spread, np.int32(0))
         low = np.maximum(values - spread, self.schema.low)
         high = np.minimum(values + spread, self.schema.high)
         positive = np.maximum(matrix, 0).T.astype(np.float32)

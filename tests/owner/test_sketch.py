@@ -175,8 +175,18 @@ def test_twins_are_counted():
     values = random.integers(0, 2, (50, 6))
     wanted = [int((values[5:] == one).all(axis=1).sum()) for one in values[:5]]
     assert sum(wanted) > 0
-    assert sketch.count_twins(values[:5], values[5:].astype(np.float32)).tolist() == wanted
+    for kind in (np.int32, np.uint8):
+        assert sketch.count_twins(values[:5], values[5:].astype(kind)).tolist() == wanted
     assert sketch.count_twins(values[:5], values[:0]).tolist() == [0] * 5
+
+
+def test_twins_of_large_numbers_are_found_wherever_they_stand():
+    # Sums that float32 would round: equal records must not depend on how a product of matrices adds them up.
+    random = np.random.default_rng(1)
+    retain = random.integers(-(2**31), 2**31, (2500, 97)).astype(np.int32)
+    places = [0, 1, 1023, 1024, 2047, 2499]
+    assert sketch.count_twins(retain[places], retain).tolist() == [1] * len(places)
+    assert sketch.count_twins(retain[places] ^ 1, retain).tolist() == [0] * len(places)
 
 
 def test_what_is_held_fixed_gets_codes():
