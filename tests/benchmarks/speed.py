@@ -3,8 +3,8 @@
     python -m tests.benchmarks.speed [--data ../shared/data/mnist.npz] [--small] [--only unlearn,inference] [--fresh]
 
 Each line is a ratio of two times taken alternately in one run, round by round: the median over rounds, the least and
-the greatest. Sizes grow by tens. A line that is finished is kept in `bench.jsonl` and not measured again (`--fresh`
-begins anew), so that a run can be stopped. Real MNIST with `--data`, else digits of scikit-learn.
+the greatest. Sizes grow by tens. A line that is finished is kept in `bench.jsonl` until the table is whole, and not
+measured again (`--fresh` begins anew), so that a run can be stopped. Real MNIST with `--data`, else digits of scikit-learn.
 
 - regions: one pass for all rows of a linear region against one backward pass for each neuron; the rows are compared.
 - unlearn: `prune-owner unlearn` as a whole (reading, record tree, search, self-check, writing, signing, logging)
@@ -640,6 +640,9 @@ def main(arguments: list[str] | None = None) -> None:
     print("\n" + found)
     if options.out is not None:
         options.out.write_text(written(options.out.read_text() if options.out.exists() else "# Results\n", found))
+    if not options.only:
+        # Whole: the next run measures what the program is then.
+        options.state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
