@@ -93,6 +93,7 @@ table: $(READY)
 bench: $(READY)
 	$(MAKE) sacroml || echo "SACRO-ML could not be installed; it is not compared"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.shadow_bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.speed --out tests/benchmarks/RESULTS.md $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.benchmarks.log_bench
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))

@@ -198,7 +198,7 @@ def run(job: Job, *, only: str | None = None) -> Result:
     if not rows:
         patch = Patch(features=features, classes=classes, caps=caps)
         return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
-    forget = own.values[rows]
+    forget = own.wide(np.array(rows))
     leader = _coinciding(forget)
     shared = int((leader != np.arange(len(rows))).sum())
     if shared:
@@ -209,18 +209,18 @@ def run(job: Job, *, only: str | None = None) -> Result:
     row_of_record = target.row_of_record[leader]
     gone = np.zeros(len(own.labels), dtype=bool)
     gone[rows] = True
-    shape = _shape(job)
+    shape, retain = _shape(job), own.values[~gone]
     choice = choose(
         _search(job, shape, only),
         forget,
-        own.values[~gone],
+        retain,
         row_of_record,
-        Sample.of(own.values[~gone], own.labels[~gone]),
+        Sample.of(retain, own.labels[~gone]),
         progress=job.progress,
     )
     notes += _shortfalls(job, choice, leader)
     row_of_record = row_of_record[choice.leader]
-    parts, item_of = _parts(job, choice, row_of_record, target.rows, own.values[~gone])
+    parts, item_of = _parts(job, choice, row_of_record, target.rows, retain)
     patch = Patch(features=features, classes=classes, parts=parts, caps=caps)
     if patch.items < len(rows):
         notes.append(f"{len(rows)} records share {patch.items} items")
