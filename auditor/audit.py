@@ -33,6 +33,7 @@ from auditor.checks import (
     utility,
 )
 from auditor.engine import Engine
+from auditor.entries import look
 from auditor.evidence import Evidence, Reference, load_reference
 from auditor.files import new_folder, write_atomic
 from auditor.ledger import Ledger, sign
@@ -149,6 +150,8 @@ def _verify_quorum(case: Case) -> None:
     if case.policy.quorum == "none":
         return
     entries = {"certificate": case.certificate_logged, "commitment": case.commitment_logged}
+    if case.predecessor is not None:
+        entries["predecessor"] = case.predecessor.logged
     entries |= {f"request-{r.path.rsplit('/', 1)[-1].removesuffix('.dsse.json')}": r.logged for r in case.requests}
     for name, logged in entries.items():
         if logged.entry is not None and not logged.entry.checkpoint.quorum_met:
@@ -179,6 +182,10 @@ def examine(inputs: Inputs) -> Outcome:
     seen = history.compare(case, _checkpoints(inputs.bundle), state=inputs.state, owner_log=inputs.owner_log)
     if not seen.conflicts:
         _verify_quorum(case)
+    # Only where the log keeps to what it signed before: else there is nothing to read in it.
+    owner_log = None
+    if inputs.owner_log is not None and not seen.conflicts:
+        owner_log = look(inputs.owner_log, policy=policy, trust=trust)
     transcript = replay(
         certificate=case.certificate,
         certificate_leaf=case.certificate_logged.leaf,
@@ -204,6 +211,7 @@ def examine(inputs: Inputs) -> Outcome:
         engine=inputs.engine,
         log_conflicts=seen.conflicts,
         log_notes=seen.notes,
+        owner_entries=owner_log.entries if owner_log is not None else None,
     )
     attacked = membership.Outcome()
     steps: dict[str, Callable[[], CheckResult]] = {

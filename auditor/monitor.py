@@ -11,54 +11,22 @@ Source: SPEC 13.4.15.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from auditor import receipts
+from auditor import receipts, succession
+from auditor.entries import Entry, read_entries
 from auditor.ledger import leaf_of
 from auditor.view import Finding
-from protocol import envelope as dsse
 from protocol import messages, openings, receipt_file
 from protocol.encoding import format_time
-from protocol.errors import DigestMismatch, Error, MalformedError, UnknownKey, VerificationError
-from protocol.log import merkle
-from protocol.log.files import Fetch
+from protocol.errors import Error, UnknownKey
 from protocol.log.policy import Policy
-from protocol.log.tiles import WIDTH
-from protocol.log.tree import TileTree
-from protocol.log.verify import LogSummary
 from protocol.messages.certificate import Certificate
 from protocol.messages.challenge import Challenge
 from protocol.messages.commitment import Commitment
 from protocol.messages.opening import Opening
 from protocol.messages.report import Report
 from protocol.messages.request import Request
-from protocol.trust import Role, Trust
-
-_KINDS: dict[str, tuple[Any, tuple[Role, ...]]] = {
-    Commitment.PREDICATE: (Commitment, ("owner",)),
-    Certificate.PREDICATE: (Certificate, ("owner",)),
-    Request.PREDICATE: (Request, ("requester", "owner")),
-    Opening.PREDICATE: (Opening, ("auditor",)),
-    Challenge.PREDICATE: (Challenge, ("auditor",)),
-    Report.PREDICATE: (Report, ("auditor",)),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A logged message of a kind that is watched, signed by somebody who may sign it in that log.
-
-    Args:
-        origin: the log.
-        index: its place there.
-        leaf: its name in other messages.
-        message: as parsed.
-    """
-
-    origin: str
-    index: int
-    leaf: str
-    message: Any
+from protocol.trust import Trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,45 +42,6 @@ class Watched:
     findings: tuple[Finding, ...]
     proven: int
     notes: tuple[str, ...]
-
-
-def _signed(data: bytes, origin: str, trust: Trust) -> Any:
-    # The message, or None if it is of no watched kind or nobody who may sign it in this log did.
-    try:
-        envelope = dsse.parse(data)
-        kind, roles = _KINDS[messages.predicate_of(envelope)]
-        allowed = [s.key for s in trust.signers if s.role in roles and origin in s.logs]
-        dsse.verify(envelope, allowed)
-        return messages.read(data, kind)[1]
-    except (KeyError, MalformedError, VerificationError):
-        return None
-
-
-def read_entries(fetch: Fetch, summary: LogSummary, trust: Trust) -> list[Entry]:
-    """All watched messages of a log that was verified, read again and held against its root.
-
-    Args:
-        fetch: reads the log's files.
-        summary: what `verify_log` or `verify_served` found.
-        trust: whose signatures count for which role.
-
-    Raises:
-        DigestMismatch: the log's files changed since they were verified.
-        MalformedError: a file is missing or not of its form.
-    """
-    tree = TileTree(fetch, summary.size)
-    found, roots = [], []
-    for number in range(-(-summary.size // WIDTH)):
-        entries = tree.entries(number)
-        roots.append(merkle.root_from_hashes(merkle.leaf_hashes(entries)))
-        for place, data in enumerate(entries):
-            message = _signed(data, summary.origin, trust)
-            if message is not None:
-                index = number * WIDTH + place
-                found.append(Entry(origin=summary.origin, index=index, leaf=leaf_of(data), message=message))
-    if merkle.root_from_hashes(roots) != summary.root:
-        raise DigestMismatch("changed while it was being read", where=summary.origin)
-    return found
 
 
 def forgotten_records(
@@ -244,7 +173,10 @@ def watch(
         Error: a slip is malformed, does not verify, or is for a commitment that is not in these logs.
     """
     notes: list[str] = []
-    proven = tuple(_returned(entries, forgotten, slips, notes))
+    proven = (*_returned(entries, forgotten, slips, notes), *succession.faults(entries, notes))
     open_ones = tuple(_unanswered(entries, now, notes))
     _requests(entries, now, notes)
     return Watched(findings=proven + open_ones, proven=len(proven), notes=tuple(notes))
+
+
+__all__ = ["Entry", "Watched", "forgotten_records", "read_entries", "watch"]

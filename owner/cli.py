@@ -396,6 +396,11 @@ def request(
 @click.option(
     "--merge", is_flag=True, help="Let records with the same output share items: fewer, but they reach between records."
 )
+@click.option("--previous", type=FOLDER, help="Bundle of the certificate to build on, if the commitment lacks it.")
+@click.option("--beside", is_flag=True, help="Build on no earlier certificate: whoever reads the log sees that.")
+@click.option(
+    "--drop", "drops", multiple=True, help="Stop a claim of the earlier certificate: ROW=REASON or class:K=REASON."
+)
 @_common(key=True, out=True, seed=True)
 def unlearn(
     commitment: Path,
@@ -407,6 +412,9 @@ def unlearn(
     radius: str | None,
     disclosure: float | None,
     merge: bool,
+    previous: Path | None,
+    beside: bool,
+    drops: tuple[str, ...],
     seed: int,
     resume: bool,
     key: Path,
@@ -416,9 +424,14 @@ def unlearn(
     now: int | None,
     force: bool,
 ) -> None:
-    """Make a patch for logged requests, check it, and sign and log the certificate."""
+    """Make a patch for logged requests, check it, and sign and log the certificate.
+
+    Where the log has a certificate about this commitment already, the new one builds on it: it answers its requests,
+    too, and carries every claim that is not dropped.
+    """
     from owner.journal import leaf_of
     from owner.methods.job import DISCLOSURE
+    from owner.succession import parse_drop
     from owner.targets import parse_target
     from owner.unlearn import Options
     from owner.unlearn import unlearn as run
@@ -426,6 +439,8 @@ def unlearn(
 
     if gate not in ("auto", "sketch"):
         raise OwnerError(f"--gate {gate} is not available yet; use --gate sketch (or auto)")
+    if beside and (previous is not None or drops):
+        raise OwnerError("--beside builds on nothing: leave --previous and --drop away")
     steps, flips = _radius(radius)
     options = Options(
         requests=requests,
@@ -437,6 +452,9 @@ def unlearn(
         flips=flips,
         disclosure=disclosure if disclosure is not None else DISCLOSURE,
         merge=merge,
+        previous=previous,
+        beside=beside,
+        drops=tuple(parse_drop(drop) for drop in drops),
         key=_statement_key(key),
         log=log,
         out=out,

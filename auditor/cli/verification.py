@@ -27,10 +27,15 @@ from protocol.messages.report import EXIT_CODES
 @click.command("verify-receipt")
 @click.argument("receipt", type=FILE)
 @click.option("--slip", type=FILE, help="The subject's slip: then also whose records it is about is checked.")
+@click.option(
+    "--log", "logs", multiple=True, help="A log (folder or URL) to look at: what superseded the receipt's certificate?"
+)
 @with_options(POLICY, TRUST, JSON)
-def verify_receipt(receipt: Path, slip: Path | None, policy: Path, trust: Path, as_json: bool) -> None:
-    """Verify a receipt offline; exits with the verdict that it carries."""
-    from auditor import receipts, trusted
+def verify_receipt(
+    receipt: Path, slip: Path | None, logs: tuple[str, ...], policy: Path, trust: Path, as_json: bool
+) -> None:
+    """Verify a receipt offline; exits with the verdict that it carries, as of its checkpoints."""
+    from auditor import receipts, succession, trusted
     from protocol.receipt_file import MAX_RECEIPT
 
     trusted_logs, signers = trusted.read(read_policy(policy), read_trust(trust))
@@ -46,6 +51,12 @@ def verify_receipt(receipt: Path, slip: Path | None, policy: Path, trust: Path, 
         raise
     lines = [*result.steps, f"verdict: {result.verdict} under the profile {result.profile}"]
     lines += [f"finding: {finding.threat} ({finding.check})" for finding in result.findings]
+    later = None
+    if logs:
+        later, seen = succession.look_at(logs, read(receipt, MAX_RECEIPT), policy=trusted_logs, trust=signers)
+        lines += [*seen, *(f"since then: {sentence}" for sentence in later)]
+        if not later:
+            lines.append("since then: nothing in these logs supersedes it")
     lines += ["not proven:", *(f"  - {sentence}" for sentence in result.not_proven)]
     done(
         as_json,
@@ -55,6 +66,7 @@ def verify_receipt(receipt: Path, slip: Path | None, policy: Path, trust: Path, 
         findings=[{"threat": f.threat, "check": f.check} for f in result.findings],
         records=result.records,
         requestedBySubject=result.requested_by_subject,
+        **({"since": list(later)} if later is not None else {}),
     )
     sys.exit(EXIT_CODES[result.verdict])
 
