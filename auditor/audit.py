@@ -197,6 +197,7 @@ def examine(inputs: Inputs) -> Outcome:
         trust=trust,
         profile_sha256=inputs.profile.sha256,
         now=inputs.now,
+        owner_log=owner_log,
     )
     reference, missing = _reference(inputs, case)
     evidence = Evidence(
@@ -328,6 +329,8 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
     if outcome.transcript.challenge_envelope is not None and outcome.transcript.challenge_proof is not None:
         files["transcript/challenge.dsse.json"] = ("transcript", outcome.transcript.challenge_envelope)
         files["transcript/challenge.tlog-proof"] = ("transcript", outcome.transcript.challenge_proof)
+        if outcome.transcript.latest_proof is not None:
+            files["transcript/latest.tlog-proof"] = ("transcript", outcome.transcript.latest_proof)
     for leaf, data in outcome.own_proofs.items():
         files[f"transcript/{leaf}.tlog-proof"] = ("transcript", data)
     for name, data in outcome.history.evidence:

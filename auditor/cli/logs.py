@@ -275,10 +275,12 @@ def witness_serve(
 @with_options(POLICY, JSON)
 def cosign(log: Path, policy: Path, as_json: bool) -> None:
     """Have a log's checkpoint cosigned by the witnesses that the policy names with an address."""
+    from auditor.ledger import Ledger
     from protocol.log import policy as policy_file
     from protocol.log.publish import publish
 
     lines, facts, complaint = publish(log, policy_file.parse(read_policy(policy))).told(str(log))
+    Ledger(log=log).settle()
     done(as_json, lines, **facts)
     if complaint is not None:
         raise complaint
