@@ -7,10 +7,12 @@ verified: that is an error, and accuses nobody.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from auditor import history, receipts, trusted
 from auditor.case import Case, load, read_proof
@@ -34,7 +36,7 @@ from auditor.checks import (
 )
 from auditor.engine import Engine
 from auditor.entries import look
-from auditor.evidence import Evidence, Reference, load_reference
+from auditor.evidence import Evidence, Reference, load_reference, moved
 from auditor.files import new_folder, write_atomic
 from auditor.ledger import Ledger, sign
 from auditor.membership_pages import all_figures
@@ -43,12 +45,14 @@ from auditor.profile import CHECKS, Profile
 from auditor.report.drawings import svg_files
 from auditor.report.html import render
 from auditor.report.summary import to_summary
+from auditor.report_scan import leaks
+from auditor.statistics.proportions import interval
 from auditor.transcript import Transcript, replay
 from auditor.view import CheckResult, ReportView
 from protocol import manifest
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
-from protocol.errors import NoQuorum
+from protocol.errors import AuditorError, NoQuorum
 from protocol.keys import SigningKey
 from protocol.log import proof
 from protocol.messages.report import CheckLine, FindingLine, Report, combine
@@ -280,6 +284,21 @@ def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine
 
 def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]:
     figures: dict[str, Any] = {"forget_records": len(evidence.requested_records[0])}
+    figures["shown_to_the_auditor"] = {
+        "requested_records": len(evidence.case.opened or ()),
+        "retained_records": len(evidence.transcript.opened or ()),
+        "of_committed": evidence.case.commitment.record_count,
+    }
+    retained = evidence.others.get("retained") if evidence.retained_gap == "" else None
+    if retained is not None:
+        spared = evidence.spared["retained"]
+        kept = np.setdiff1d(np.arange(retained[2].shape[1]), list(evidence.removed_classes))
+        count = int(moved(retained[2][spared][:, kept], retained[3][spared][:, kept]).sum())
+        total = int(spared.sum())
+        if total:
+            figures["retained_affected"] = {
+                "opened": total, "moved": count, "share_at_most": interval(count, total)[1],
+            }  # fmt: skip
     if evidence.reference is not None:
         figures["reference_records"] = len(evidence.reference.labels)
         figures["reference_records_outside_the_input_box"] = evidence.reference.outside
@@ -306,6 +325,33 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
     return figures
 
 
+def _pages(view: ReportView) -> dict[str, tuple[str, bytes]]:
+    return {
+        "report.html": ("page", render(view).encode()),
+        "summary.json": ("summary", json.dumps(to_summary(view), indent=2, sort_keys=True).encode() + b"\n"),
+        **{path: ("picture", data) for path, data in svg_files(view).items()},
+    }
+
+
+def _without_words(view: ReportView, case: Case) -> ReportView:
+    # The owner's own words, which the report quotes: the method's name, and reasons for dropped claims.
+    withheld = "(withheld: holds values of an opened record)"
+    said = {case.certificate.method, *(one.reason for one in case.certificate.dropped)}
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return withheld if value in said else value
+        if isinstance(value, Mapping):
+            return {name: clean(one) for name, one in value.items()}
+        return [clean(one) for one in value] if isinstance(value, list | tuple) else value
+
+    return replace(
+        view,
+        names=clean(view.names),
+        checks=tuple(replace(check, evidence=clean(check.evidence)) for check in view.checks),
+    )
+
+
 def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) -> Report:
     """Write the REPORT folder: pages, manifest, signed and logged report, one receipt for each request.
 
@@ -314,13 +360,21 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
     Raises:
         AuditorError: something cannot be written.
     """
-    new_folder(out, force=force)
     case, view = outcome.case, outcome.view
+    shown = (*(case.opened or ()), *(outcome.transcript.opened or ()))
+    pages = _pages(view)
+    if leaks({path: data for path, (_, data) in pages.items()}, shown, case.schema):
+        # An owner can put a record into what it says itself; that must not keep a report from being written.
+        view = _without_words(view, case)
+        pages = _pages(view)
+    if found := leaks({path: data for path, (_, data) in pages.items()}, shown, case.schema):
+        raise AuditorError(
+            f"the report would show an opened record ({found[0].form}); nothing was written", where=found[0].path
+        )
+    new_folder(out, force=force)
     files: dict[str, tuple[str, bytes]] = {
-        "report.html": ("page", render(view).encode()),
-        "summary.json": ("summary", json.dumps(to_summary(view), indent=2, sort_keys=True).encode() + b"\n"),
+        **pages,
         "profile.yaml": ("profile", inputs.profile.raw),
-        **{path: ("picture", data) for path, data in svg_files(view).items()},
     }
     if outcome.transcript.plan is not None:
         files["plan.yaml"] = ("plan", outcome.transcript.plan.raw)

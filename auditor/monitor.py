@@ -21,7 +21,7 @@ from protocol.encoding import format_time
 from protocol.errors import Error, UnknownKey
 from protocol.log.policy import Policy
 from protocol.messages.certificate import Certificate
-from protocol.messages.challenge import Challenge
+from protocol.messages.challenge import Answer, Challenge
 from protocol.messages.commitment import Commitment
 from protocol.messages.opening import Opening
 from protocol.messages.report import Report
@@ -138,6 +138,28 @@ def _unanswered(entries: Sequence[Entry], now: int, notes: list[str]) -> Iterato
         notes.append(f"{waiting} opened audits have no report yet; their time is not over.")
 
 
+def _asked_too_much(entries: Sequence[Entry], notes: list[str]) -> Iterator[Finding]:
+    """Two challenges of one opened audit draw two samples: more than its plan says. And how much was opened in all."""
+    asked: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if isinstance(entry.message, Challenge):
+            asked.setdefault(entry.message.opening, []).append(entry)
+    for opening, found in asked.items():
+        if len({(one.message.seed, one.message.count, one.message.population) for one in found}) > 1:
+            yield Finding(
+                threat="curious-auditor",
+                check="monitor",
+                message=f"the audit {opening[:16]} has {len(found)} challenges that draw different records (entries "
+                f"{', '.join(str(one.index) for one in found[:5])} of {found[0].origin}); its plan allows one sample",
+            )
+    opened = sum(entry.message.opened for entry in entries if isinstance(entry.message, Answer))
+    if asked:
+        wanted = sum(max(one.message.count for one in found) for found in asked.values())
+        notes.append(
+            f"{len(asked)} audits asked for {wanted} retained records in all; answers in these logs open {opened}."
+        )
+
+
 def _requests(entries: Sequence[Entry], now: int, notes: list[str]) -> None:
     answered = {leaf for e in entries if isinstance(e.message, Certificate) for leaf in e.message.requests}
     overdue = [
@@ -174,6 +196,7 @@ def watch(
     """
     notes: list[str] = []
     proven = (*_returned(entries, forgotten, slips, notes), *succession.faults(entries, notes))
+    proven = (*proven, *_asked_too_much(entries, notes))
     open_ones = tuple(_unanswered(entries, now, notes))
     _requests(entries, now, notes)
     return Watched(findings=proven + open_ones, proven=len(proven), notes=tuple(notes))

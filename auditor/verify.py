@@ -18,8 +18,10 @@ from auditor.engine import Engine
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
 from auditor.profile import parse_plan, parse_profile
+from auditor.report_scan import leaks
+from auditor.view import Finding
 from protocol import envelope as dsse
-from protocol import manifest, messages, receipt_file, session
+from protocol import manifest, messages, openings, receipt_file, session
 from protocol.digests import sha256_hex
 from protocol.errors import AuditorError, DigestMismatch, Error, NoQuorum, VerificationError
 from protocol.keys import SigningKey
@@ -28,6 +30,8 @@ from protocol.log.proof import MAX_TLOG_PROOF
 from protocol.messages.challenge import Challenge
 from protocol.messages.opening import Opening, nonce_commitment
 from protocol.messages.report import Report
+from protocol.model import schema as schema_file
+from protocol.records import Opening as Opening_
 from protocol.session import Named, Refusal
 from protocol.trust import Trust
 
@@ -94,6 +98,36 @@ def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedRepor
             raise
         count += 1
     return VerifiedReport(report=report, files=files, receipts=count)
+
+
+def shown_records(
+    verified: VerifiedReport, *, bundle: Path | None, openings_folder: Path | None
+) -> tuple[int, tuple[Finding, ...]]:
+    """Search a verified report for the records that its auditor was shown.
+
+    The files hold what is searched for; whether they belong to the report is not asked: a record that is found is in the
+    signed report wherever it came from.
+
+    Returns:
+        How many opened records were searched for, and a finding for each file and form.
+
+    Raises:
+        Error: the openings or the input schema cannot be read.
+    """
+    opened: list[Opening_] = []
+    grid = None
+    for folder in (bundle, openings_folder):
+        path = folder / "openings.npz" if folder is not None else None
+        if path is not None and path.exists():
+            data = read_file(path, limit=openings.MAX_OPENINGS_FILE, where=str(path))
+            opened += openings.parse(data, where=str(path))
+    if bundle is not None:
+        grid = schema_file.parse(read_file(bundle / "schema.json", limit=64 << 20, where=str(bundle / "schema.json")))
+    found = dict.fromkeys((leak.path, leak.form) for leak in leaks(verified.files, opened, grid))
+    return len(opened), tuple(
+        Finding(threat="retentive-auditor", check="hygiene", message=f"{path} of the signed report shows {form}")
+        for path, form in found
+    )
 
 
 _PLAN, _OPENING, _CHALLENGE = "plan.yaml", "transcript/opening.dsse.json", "transcript/challenge.dsse.json"
