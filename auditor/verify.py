@@ -105,8 +105,8 @@ def shown_records(
 ) -> tuple[int, tuple[Finding, ...]]:
     """Search a verified report for the records that its auditor was shown.
 
-    The files hold what is searched for; whether they belong to the report is not asked: a record that is found is in the
-    signed report wherever it came from.
+    Whether bundle and openings belong to the report is not asked: a record that is found is in the signed report,
+    wherever it came from.
 
     Returns:
         How many opened records were searched for, and a finding for each file and form.
