@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import UInt64
 
 from protocol.model.schema import InputSchema
 from protocol.records import Opening
@@ -31,6 +32,7 @@ WINDOW = 12
 DISTINCT = 5
 """Different values that a window has to hold, or all of a record that has fewer."""
 _SHORTEST = 8
+_SMALL = 512
 _NEEDLES = 20_000
 _UNPACKED = 64 << 20
 _DEPTH = 3
@@ -52,6 +54,7 @@ class Leak:
 class _Needles:
     # By length of bytes: what to look for and whose it is; and runs of numbers, rounded as text rounds them.
     exact: dict[int, dict[bytes, tuple[int, str]]]
+    heads: dict[int, UInt64[np.ndarray, "needle"]]
     numbers: dict[tuple[float, ...], tuple[int, str]]
     run: int
 
@@ -99,7 +102,11 @@ def _needles(opened: tuple[Opening, ...], schema: InputSchema | None) -> _Needle
                 add(part.astype(kind).tobytes(), number, f"{form} as {kind}")
             if (part == np.round(part)).all() and part.min() >= 0 and part.max() <= 255:
                 add(part.astype(np.uint8).tobytes(), number, f"{form} as bytes")
-    return _Needles(exact, numbers, run)
+    heads = {
+        length: np.unique(np.array([int.from_bytes(needle[:8], "little") for needle in wanted], dtype=np.uint64))
+        for length, wanted in exact.items()
+    }
+    return _Needles(exact, heads, numbers, run)
 
 
 def _unfiltered(data: bytes) -> bytes | None:
@@ -167,16 +174,22 @@ def _inside(data: bytes, depth: int) -> Iterator[bytes]:
 
 
 def _find(data: bytes, needles: _Needles) -> Iterator[tuple[int, str]]:
+    all_words = np.zeros(max(0, len(data) - 7), dtype=np.uint64)
+    if len(data) > _SMALL:
+        octets = np.frombuffer(data, dtype=np.uint8).astype(np.uint64)
+        for step in range(8):
+            all_words |= octets[step : step + len(all_words)] << np.uint64(8 * step)
     for length, wanted in needles.exact.items():
         if len(data) < length:
             continue
-        # Candidates by their first eight bytes: most places are none.
-        heads = np.array([int.from_bytes(needle[:8], "little") for needle in wanted], dtype=np.uint64)
-        octets = np.frombuffer(data, dtype=np.uint8)[: len(data) - length + 8].astype(np.uint64)
-        words = np.zeros(len(octets) - 7, dtype=np.uint64)
-        for step in range(8):
-            words |= octets[step : step + len(words)] << np.uint64(8 * step)
-        for place in np.flatnonzero(np.isin(words, heads)).tolist():
+        places: Iterable[int] = range(len(data) - length + 1)
+        if len(data) > _SMALL:
+            # Candidates by their first eight bytes: most places are none.
+            words = all_words[: len(data) - length + 1]
+            near = np.searchsorted(needles.heads[length], words)
+            near[near == len(needles.heads[length])] = 0
+            places = np.flatnonzero(needles.heads[length][near] == words).tolist()
+        for place in places:
             if (hit := wanted.get(data[place : place + length])) is not None:
                 yield hit
     if needles.numbers and needles.run:

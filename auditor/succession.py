@@ -49,12 +49,11 @@ def fault(entries: Sequence[Entry], own: Entry, predecessor: Any, place: Entry |
         predecessor: the message of that name.
         place: where it is logged, as far as known.
     """
+    threat = "silent-drop"
     if not isinstance(predecessor, Certificate):
-        return "silent-drop", "the certificate names as its predecessor what is no certificate"
+        return threat, "the certificate names as its predecessor what is no certificate"
     if predecessor.commitment != own.message.commitment:
-        return "silent-drop", "the certificate names a predecessor that is about another commitment"
-    if place is not None and place.origin == own.origin and place.index >= own.index:
-        return "backdated-certificate", "the certificate names a predecessor that is younger than itself"
+        return threat, "the certificate names a predecessor that is about another commitment"
     between = passed_over(entries, own, place) if place is not None and place.origin == own.origin else ()
     if between:
         message = (
@@ -62,7 +61,10 @@ def fault(entries: Sequence[Entry], own: Entry, predecessor: Any, place: Entry |
             f"{between[-1].leaf[:16]}, entry {between[-1].index} of {own.origin}: their claims are neither carried nor "
             "dropped"
         )
-        return "silent-drop", message
+        return threat, message
+    if place is not None and place.origin == own.origin and place.index >= own.index:
+        threat = "backdated-certificate"
+        return threat, "the certificate names a predecessor that is younger than itself"
     return None
 
 
@@ -86,11 +88,9 @@ def faults(entries: Sequence[Entry], notes: list[str]) -> Iterator[Finding]:
             continue
         found = fault(entries, entry, place.message, place)
         if found is not None:
-            yield Finding(
-                threat=found[0],
-                check="monitor",
-                message=f"{entry.leaf[:16]}, entry {entry.index} of {entry.origin}: {found[1]}",
-            )
+            threat, why = found
+            message = f"{entry.leaf[:16]}, entry {entry.index} of {entry.origin}: {why}"
+            yield Finding(threat=threat, check="monitor", message=message)
 
 
 def since(entries: Sequence[Entry], certificate: str, names: Collection[str]) -> tuple[str, ...]:

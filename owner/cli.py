@@ -493,11 +493,13 @@ def _radius(radius: str | None) -> tuple[int | None, bool]:
 @click.argument("challenge", type=FILE)
 @click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
 @click.option("--acknowledgement", type=FILE, help="For an audit that was opened after the certificate.")
+@click.option("--at-most", type=click.IntRange(1), help="Refuse to open more records than this.")
 @_common(key=True, out=True)
 def answer(
     challenge: Path,
     commitment: Path,
     acknowledgement: Path | None,
+    at_most: int | None,
     key: Path,
     log: Path,
     out: Path,
@@ -518,6 +520,7 @@ def answer(
         out=out,
         now=_clock(now),
         force=force,
+        at_most=at_most,
     )
     _done(as_json, [f"{out}: {count} records opened"], opened=count)
 

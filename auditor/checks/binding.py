@@ -123,7 +123,8 @@ def _succession(evidence: Evidence, findings: list[Finding], facts: dict[str, ob
     )
     wrong = succession.fault(entries or (), own, before.certificate, there)
     if wrong is not None:
-        accuse(*wrong)
+        threat, message = wrong
+        accuse(threat, message)
     facts["predecessor"] = before.logged.leaf
     facts["dropped"] = [{"claim": one.record, "reason": one.reason} for one in certificate.dropped[:20]]
     facts["line_seen_in_the_log"] = entries is not None

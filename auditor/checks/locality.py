@@ -58,6 +58,7 @@ def check(evidence: Evidence) -> CheckResult:
         reasons = [evidence.reference_missing] if evidence.reference is None and evidence.reference_missing else []
         if evidence.retained_gap:
             reasons.append(f"{evidence.retained_gap[0].upper()}{evidence.retained_gap[1:]}.")
+        reasons += [f"{_bound(facts[name], name)} (95 %)." for name in bounded]
         return CheckResult(
             check="locality",
             verdict="INCONCLUSIVE",
