@@ -45,7 +45,7 @@ from auditor.profile import CHECKS, Profile
 from auditor.report.drawings import svg_files
 from auditor.report.html import render
 from auditor.report.summary import to_summary
-from auditor.report_scan import leaks
+from auditor.report_scan import Search
 from auditor.statistics.proportions import interval
 from auditor.transcript import Transcript, replay
 from auditor.view import CheckResult, ReportView
@@ -333,14 +333,15 @@ def _pages(view: ReportView) -> dict[str, tuple[str, bytes]]:
     }
 
 
-def _without_words(view: ReportView, case: Case) -> ReportView:
-    # The owner's own words, which the report quotes: the method's name, and reasons for dropped claims.
-    withheld = "(withheld: holds values of an opened record)"
-    said = {case.certificate.method, *(one.reason for one in case.certificate.dropped)}
+def _contents(pages: Mapping[str, tuple[str, bytes]]) -> dict[str, bytes]:
+    return {path: data for path, (_, data) in pages.items()}
 
+
+def _without_words(view: ReportView, search: Search) -> ReportView:
+    # Names, paths and reasons of the owner's that the report quotes, wherever it does.
     def clean(value: Any) -> Any:
         if isinstance(value, str):
-            return withheld if value in said else value
+            return "(withheld: shows an opened record)" if search({"": value.encode()}) else value
         if isinstance(value, Mapping):
             return {name: clean(one) for name, one in value.items()}
         return [clean(one) for one in value] if isinstance(value, list | tuple) else value
@@ -348,7 +349,15 @@ def _without_words(view: ReportView, case: Case) -> ReportView:
     return replace(
         view,
         names=clean(view.names),
-        checks=tuple(replace(check, evidence=clean(check.evidence)) for check in view.checks),
+        checks=tuple(
+            replace(
+                check,
+                summary=clean(check.summary),
+                evidence=clean(check.evidence),
+                findings=tuple(replace(one, message=clean(one.message)) for one in check.findings),
+            )
+            for check in view.checks
+        ),
     )
 
 
@@ -361,13 +370,14 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
         AuditorError: something cannot be written.
     """
     case, view = outcome.case, outcome.view
-    shown = (*(case.opened or ()), *(outcome.transcript.opened or ()))
+    search = Search((*(case.opened or ()), *(outcome.transcript.opened or ())), case.schema)
     pages = _pages(view)
-    if leaks({path: data for path, (_, data) in pages.items()}, shown, case.schema):
-        # An owner can put a record into what it says itself; that must not keep a report from being written.
-        view = _without_words(view, case)
+    if search(_contents(pages)):
+        # An owner can put a record into what it says or how it names things; that must not keep a report from being
+        # written. The words are withheld.
+        view = _without_words(view, search)
         pages = _pages(view)
-    if found := leaks({path: data for path, (_, data) in pages.items()}, shown, case.schema):
+    if found := search(_contents(pages)):
         raise AuditorError(
             f"the report would show an opened record ({found[0].form}); nothing was written", where=found[0].path
         )

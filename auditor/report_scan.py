@@ -203,24 +203,40 @@ def _find(data: bytes, needles: _Needles) -> Iterator[tuple[int, str]]:
                 yield hit
 
 
+class Search:
+    """What is looked for, made ready once."""
+
+    def __init__(self, opened: Iterable[Opening], schema: InputSchema | None = None) -> None:
+        """Prepare the search.
+
+        Args:
+            opened: the records that the auditor was shown.
+            schema: the input grid, to look for model inputs and grey levels as well.
+        """
+        opened = tuple(opened)
+        self._needles = _needles(opened, schema) if opened else None
+
+    def __call__(self, files: Mapping[str, bytes]) -> tuple[Leak, ...]:
+        """What can be read in the files; each record, file and form once."""
+        found: dict[Leak, None] = {}
+        if self._needles is None:
+            return ()
+        for path, data in files.items():
+            for part in _inside(data, _DEPTH):
+                for record, form in _find(part, self._needles):
+                    found[Leak(path=path, record=record, form=form)] = None
+        return tuple(found)
+
+
 def leaks(files: Mapping[str, bytes], opened: Iterable[Opening], schema: InputSchema | None = None) -> tuple[Leak, ...]:
-    """What of the opened records can be read in the files; each record, file and form once.
+    """What of the opened records can be read in the files: `Search`, once.
 
     Args:
         files: content by path.
         opened: the records that the auditor was shown.
         schema: the input grid, to look for model inputs and grey levels as well.
     """
-    opened = tuple(opened)
-    if not opened:
-        return ()
-    needles = _needles(opened, schema)
-    found: dict[Leak, None] = {}
-    for path, data in files.items():
-        for part in _inside(data, _DEPTH):
-            for record, form in _find(part, needles):
-                found[Leak(path=path, record=record, form=form)] = None
-    return tuple(found)
+    return Search(opened, schema)(files)
 
 
-__all__ = ["Leak", "leaks"]
+__all__ = ["Leak", "Search", "leaks"]

@@ -145,11 +145,11 @@ def test_a_page_that_would_show_a_record_is_not_written(workshop, honest, opened
     assert not (tmp_path / "report").exists()
     # An owner that puts a record into its own words keeps no report from being written: the words are withheld.
     method = " ".join(str(v) for v in opened[0].values.tolist()[16:40])
-    certificate = dataclasses.replace(outcome.case.certificate, method=method)
-    said = dataclasses.replace(
-        outcome, case=dataclasses.replace(outcome.case, certificate=certificate),
-        view=dataclasses.replace(outcome.view, names={**outcome.view.names, "method": method}),
-    )  # fmt: skip
+    first = dataclasses.replace(outcome.view.checks[0], summary=f"the file {method} is not there")
+    view = dataclasses.replace(
+        outcome.view, names={**outcome.view.names, "method": method}, checks=(first, *outcome.view.checks[1:])
+    )
+    said = dataclasses.replace(outcome, view=view)
     audit.write_report(inputs, said, tmp_path / "report", force=False)
     assert b"withheld" in (tmp_path / "report" / "report.html").read_bytes()
     assert method.encode() not in (tmp_path / "report" / "report.html").read_bytes()
