@@ -3,7 +3,7 @@
 Proves (`faults`): the owner signed, in its log, a certificate that names the wrong predecessor: of another commitment,
 one that is not older, or one that another certificate has superseded already. Logs hold roots, no claims: what was
 dropped silently is compared claim by claim in an audit (check binding), where the predecessor is on the table.
-Assumes that the logs were verified. Source: SPEC 11.12, 13.4.15.
+Assumes that the logs were verified. Source: SPEC 11.11, 13.4.15.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

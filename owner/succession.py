@@ -3,7 +3,7 @@
 The predecessor's items come first and keep their boxes and rows, so that its claims hold as they did: of the items
 that fire the first one decides. New items are made beside them by the method, clear of them. What is dropped is named
 with its reason; `assemble` refuses to leave a claim out silently. Assumes that a predecessor made with this program
-lies in the workspace, or as a bundle where the caller says. Source: SPEC 11.12, 12.2.
+lies in the workspace, or as a bundle where the caller says. Source: SPEC 11.11, 12.2.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 Proves (`uncarried`, on claims that belong to both certificates' roots): every claim that it returns was made by the
 predecessor and is neither kept, at least as strong, nor listed as dropped. Whether the kept claim holds is not asked
-here, and whether another certificate stands between the two needs the owner's log. Source: SPEC 11.12.
+here, and whether another certificate stands between the two needs the owner's log. Source: SPEC 11.11.
 """
 
 from collections.abc import Collection, Sequence
