@@ -258,6 +258,7 @@ def test_a_withheld_answer_is_found_again_by_whoever_replays(workshop, tmp_path)
     assert [f.threat for f in outcome.view.findings] == ["withheld-opening"]
     audit.write_report(inputs, outcome, tmp_path / "late", force=False)
     workshop.demo.settle()
+    verify.finish(tmp_path / "late", workshop.ledger, write=write_atomic)
     differences, fresh = replay(workshop, forged, tmp_path / "late", openings=None, reference=None)
     assert differences == []
     assert [f["threat"] for f in fresh["findings"]] == ["withheld-opening"]
