@@ -18,7 +18,7 @@ from auditor.attacks.observation import Observation, Unavailable
 from auditor.attacks.properties import Property
 from auditor.comparisons import RetainedAssessment, across
 from auditor.evidence import Evidence
-from auditor.membership import FEWEST_FORGOTTEN, FEWEST_REFERENCE, MembershipAssessment
+from auditor.membership import FEWEST_FORGOTTEN, MembershipAssessment
 from auditor.statistics.epsilon import MEANING
 from auditor.suite import Suite, settle
 from auditor.view import CheckResult, Finding
@@ -110,12 +110,9 @@ def check(evidence: Evidence, outcome: Outcome) -> CheckResult:
 
 def too_few(evidence: Evidence, *, listed: bool) -> str:
     """Why nothing can be decided about the listed records, from their numbers alone; empty if it can."""
-    assert evidence.reference is not None
-    forgotten, known = len(evidence.requested_records[0]), len(evidence.reference.labels)
+    forgotten = len(evidence.requested_records[0])
     if listed and forgotten < FEWEST_FORGOTTEN:
         return f"{forgotten} forgotten records; at least {FEWEST_FORGOTTEN} are needed."
-    if listed and known < FEWEST_REFERENCE:
-        return f"{known} reference records; at least {FEWEST_REFERENCE} are needed."
     return ""
 
 
