@@ -7,10 +7,12 @@ verified: that is an error, and accuses nobody.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from auditor import history, receipts, trusted
 from auditor.case import Case, load, read_proof
@@ -33,7 +35,8 @@ from auditor.checks import (
     utility,
 )
 from auditor.engine import Engine
-from auditor.evidence import Evidence, Reference, load_reference
+from auditor.entries import look
+from auditor.evidence import Evidence, Reference, load_reference, moved
 from auditor.files import new_folder, write_atomic
 from auditor.ledger import Ledger, sign
 from auditor.membership_pages import all_figures
@@ -42,12 +45,14 @@ from auditor.profile import CHECKS, Profile
 from auditor.report.drawings import svg_files
 from auditor.report.html import render
 from auditor.report.summary import to_summary
+from auditor.report_scan import Search
+from auditor.statistics.proportions import interval
 from auditor.transcript import Transcript, replay
 from auditor.view import CheckResult, ReportView
 from protocol import manifest
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
-from protocol.errors import NoQuorum
+from protocol.errors import AuditorError, NoQuorum
 from protocol.keys import SigningKey
 from protocol.log import proof
 from protocol.messages.report import CheckLine, FindingLine, Report, combine
@@ -149,6 +154,8 @@ def _verify_quorum(case: Case) -> None:
     if case.policy.quorum == "none":
         return
     entries = {"certificate": case.certificate_logged, "commitment": case.commitment_logged}
+    if case.predecessor is not None:
+        entries["predecessor"] = case.predecessor.logged
     entries |= {f"request-{r.path.rsplit('/', 1)[-1].removesuffix('.dsse.json')}": r.logged for r in case.requests}
     for name, logged in entries.items():
         if logged.entry is not None and not logged.entry.checkpoint.quorum_met:
@@ -179,6 +186,10 @@ def examine(inputs: Inputs) -> Outcome:
     seen = history.compare(case, _checkpoints(inputs.bundle), state=inputs.state, owner_log=inputs.owner_log)
     if not seen.conflicts:
         _verify_quorum(case)
+    # Only where the log keeps to what it signed before: else there is nothing to read in it.
+    owner_log = None
+    if inputs.owner_log is not None and not seen.conflicts:
+        owner_log = look(inputs.owner_log, policy=policy, trust=trust)
     transcript = replay(
         certificate=case.certificate,
         certificate_leaf=case.certificate_logged.leaf,
@@ -190,6 +201,7 @@ def examine(inputs: Inputs) -> Outcome:
         trust=trust,
         profile_sha256=inputs.profile.sha256,
         now=inputs.now,
+        owner_log=owner_log,
     )
     reference, missing = _reference(inputs, case)
     evidence = Evidence(
@@ -204,6 +216,7 @@ def examine(inputs: Inputs) -> Outcome:
         engine=inputs.engine,
         log_conflicts=seen.conflicts,
         log_notes=seen.notes,
+        owner_entries=owner_log.entries if owner_log is not None else None,
     )
     attacked = membership.Outcome()
     steps: dict[str, Callable[[], CheckResult]] = {
@@ -271,6 +284,21 @@ def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine
 
 def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]:
     figures: dict[str, Any] = {"forget_records": len(evidence.requested_records[0])}
+    figures["shown_to_the_auditor"] = {
+        "requested_records": len(evidence.case.opened or ()),
+        "retained_records": len(evidence.transcript.opened or ()),
+        "of_committed": evidence.case.commitment.record_count,
+    }
+    retained = evidence.others.get("retained") if evidence.retained_gap == "" else None
+    if retained is not None:
+        spared = evidence.spared["retained"]
+        kept = np.setdiff1d(np.arange(retained[2].shape[1]), list(evidence.removed_classes))
+        count = int(moved(retained[2][spared][:, kept], retained[3][spared][:, kept]).sum())
+        total = int(spared.sum())
+        if total:
+            figures["retained_affected"] = {
+                "opened": total, "moved": count, "share_at_most": interval(count, total)[1],
+            }  # fmt: skip
     if evidence.reference is not None:
         figures["reference_records"] = len(evidence.reference.labels)
         figures["reference_records_outside_the_input_box"] = evidence.reference.outside
@@ -297,6 +325,42 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
     return figures
 
 
+def _pages(view: ReportView) -> dict[str, tuple[str, bytes]]:
+    return {
+        "report.html": ("page", render(view).encode()),
+        "summary.json": ("summary", json.dumps(to_summary(view), indent=2, sort_keys=True).encode() + b"\n"),
+        **{path: ("picture", data) for path, data in svg_files(view).items()},
+    }
+
+
+def _contents(pages: Mapping[str, tuple[str, bytes]]) -> dict[str, bytes]:
+    return {path: data for path, (_, data) in pages.items()}
+
+
+def _without_words(view: ReportView, search: Search) -> ReportView:
+    # Names, paths and reasons of the owner's that the report quotes, wherever it does.
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return "(withheld: shows an opened record)" if search({"": value.encode()}) else value
+        if isinstance(value, Mapping):
+            return {name: clean(one) for name, one in value.items()}
+        return [clean(one) for one in value] if isinstance(value, list | tuple) else value
+
+    return replace(
+        view,
+        names=clean(view.names),
+        checks=tuple(
+            replace(
+                check,
+                summary=clean(check.summary),
+                evidence=clean(check.evidence),
+                findings=tuple(replace(one, message=clean(one.message)) for one in check.findings),
+            )
+            for check in view.checks
+        ),
+    )
+
+
 def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) -> Report:
     """Write the REPORT folder: pages, manifest, signed and logged report, one receipt for each request.
 
@@ -305,13 +369,22 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
     Raises:
         AuditorError: something cannot be written.
     """
-    new_folder(out, force=force)
     case, view = outcome.case, outcome.view
+    search = Search((*(case.opened or ()), *(outcome.transcript.opened or ())), case.schema)
+    pages = _pages(view)
+    if search(_contents(pages)):
+        # An owner can put a record into what it says or how it names things; that must not keep a report from being
+        # written. The words are withheld.
+        view = _without_words(view, search)
+        pages = _pages(view)
+    if found := search(_contents(pages)):
+        raise AuditorError(
+            f"the report would show an opened record ({found[0].form}); nothing was written", where=found[0].path
+        )
+    new_folder(out, force=force)
     files: dict[str, tuple[str, bytes]] = {
-        "report.html": ("page", render(view).encode()),
-        "summary.json": ("summary", json.dumps(to_summary(view), indent=2, sort_keys=True).encode() + b"\n"),
+        **pages,
         "profile.yaml": ("profile", inputs.profile.raw),
-        **{path: ("picture", data) for path, data in svg_files(view).items()},
     }
     if outcome.transcript.plan is not None:
         files["plan.yaml"] = ("plan", outcome.transcript.plan.raw)
@@ -320,6 +393,8 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
     if outcome.transcript.challenge_envelope is not None and outcome.transcript.challenge_proof is not None:
         files["transcript/challenge.dsse.json"] = ("transcript", outcome.transcript.challenge_envelope)
         files["transcript/challenge.tlog-proof"] = ("transcript", outcome.transcript.challenge_proof)
+        if outcome.transcript.latest_proof is not None:
+            files["transcript/latest.tlog-proof"] = ("transcript", outcome.transcript.latest_proof)
     for leaf, data in outcome.own_proofs.items():
         files[f"transcript/{leaf}.tlog-proof"] = ("transcript", data)
     for name, data in outcome.history.evidence:

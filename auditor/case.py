@@ -51,6 +51,8 @@ LIMITS = {
     "request-records": 128 << 20,
     "audit-opening": dsse.MAX_ENVELOPE,
     "opening": openings.MAX_OPENINGS_FILE,
+    "predecessor": dsse.MAX_ENVELOPE,
+    "predecessor-claims": claim_lines.MAX_FILE,
 }
 _MANY = ("request", "request-records")
 _OTHER = 1 << 30
@@ -85,6 +87,17 @@ class RequestCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredecessorCase:
+    """The certificate that the bundle's one supersedes. `claims` is None if they cannot be read."""
+
+    logged: Logged
+    certificate: Certificate
+    claims: tuple[claim_lines.Claim, ...] | None
+    claims_root: bytes | None
+    claim_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """Everything on the table. Parts that a signed file should hold but doesn't are None, with a finding."""
 
@@ -114,6 +127,7 @@ class Case:
     openings_erased: bool
     hostile: tuple[Finding, ...]
     claimed_requests: tuple[str, ...]
+    predecessor: PredecessorCase | None = None
 
 
 def read_proof(folder: Path, name: str) -> bytes | None:
@@ -328,6 +342,43 @@ def _requests(
     return tuple(found)
 
 
+def _predecessor(reader: _Reader, policy: Policy, trust: Trust) -> PredecessorCase | None:
+    for path in reader.listing.paths("predecessor")[:1]:
+        data = reader.content(path, "predecessor")
+        if data is None:
+            return None
+        proof_bytes = read_proof(reader.folder, "predecessor")
+        if proof_bytes is None:
+            raise VerificationError(
+                "is missing: nothing shows that the predecessor is logged", where="proofs/predecessor.tlog-proof"
+            )
+        logged = verify_logged(
+            data,
+            proof_bytes,
+            roles=("owner",),
+            policy=policy,
+            trust=trust,
+            where=path,
+            place="proofs/predecessor.tlog-proof",
+        )
+        try:
+            _, certificate = messages.read(data, Certificate, where=path)
+        except MalformedError as error:
+            reader.accuse(str(error))
+            return None
+        listed = reader.listing.paths("predecessor-claims")
+        claims, raw = reader.parse(listed[0] if listed else None, "predecessor-claims", claim_lines.parse_file)
+        lines = claim_lines.split_lines(raw) if claims is not None and raw is not None else ()
+        return PredecessorCase(
+            logged=logged,
+            certificate=certificate,
+            claims=claims,
+            claims_root=claim_lines.root(lines) if claims is not None else None,
+            claim_count=len(lines),
+        )
+    return None
+
+
 def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str, bytes] | None = None) -> Case:
     """Read and check a bundle.
 
@@ -421,6 +472,7 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
                 place="proofs/opening.tlog-proof",
             )
             _, opening_message = messages.read(data, Opening, where=path)
+    predecessor = _predecessor(reader, policy, trust)
     if unread is None:
         _verify_all_proofs_used(folder, listing)
 
@@ -481,6 +533,7 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
         openings_erased=bool(erased),
         hostile=tuple(reader.hostile),
         claimed_requests=certificate.requests,
+        predecessor=predecessor,
     )
 
 
@@ -490,6 +543,8 @@ def _verify_all_proofs_used(folder: Path, listing: manifest.Manifest) -> None:
     known |= {f"request-{path.removesuffix('.dsse.json').rsplit('/', 1)[-1]}" for path in listing.paths("request")}
     if listing.paths("audit-opening"):
         known.add("opening")
+    if listing.paths("predecessor"):
+        known.add("predecessor")
     for path in sorted((folder / "proofs").iterdir() if (folder / "proofs").is_dir() else ()):
         name = path.name.removesuffix(".tlog-proof")
         if name == path.name or name not in known:

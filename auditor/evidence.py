@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32, Int
 from auditor import compose
 from auditor.case import Case
 from auditor.engine import Engine
+from auditor.entries import Entry
 from auditor.execute import Program
 from auditor.memory import MOST, batch_limit
 from auditor.profile import Profile
@@ -107,6 +108,7 @@ class Evidence:
     engine: Engine | None = None
     log_conflicts: tuple[tuple[str, str], ...] = ()
     log_notes: tuple[str, ...] = ()
+    owner_entries: tuple[Entry, ...] | None = None
 
     def generator(self, check: str) -> np.random.Generator:
         """The check's own randomness: from the challenge where there is one, else from the seed."""

@@ -402,6 +402,11 @@ def request(
 @click.option(
     "--merge", is_flag=True, help="Let records with the same output share items: fewer, but they reach between records."
 )
+@click.option("--previous", type=FOLDER, help="Bundle of the certificate to build on, if the commitment lacks it.")
+@click.option("--beside", is_flag=True, help="Build on no earlier certificate: whoever reads the log sees that.")
+@click.option(
+    "--drop", "drops", multiple=True, help="Stop a claim of the earlier certificate: ROW=REASON or class:K=REASON."
+)
 @_common(key=True, out=True, seed=True)
 def unlearn(
     commitment: Path,
@@ -414,6 +419,9 @@ def unlearn(
     radius: str | None,
     disclosure: float | None,
     merge: bool,
+    previous: Path | None,
+    beside: bool,
+    drops: tuple[str, ...],
     seed: int,
     resume: bool,
     key: Path,
@@ -423,9 +431,14 @@ def unlearn(
     now: int | None,
     force: bool,
 ) -> None:
-    """Make a patch for logged requests, check it, and sign and log the certificate."""
+    """Make a patch for logged requests, check it, and sign and log the certificate.
+
+    Where the log has a certificate about this commitment already, the new one builds on it: it answers its requests,
+    too, and carries every claim that is not dropped.
+    """
     from owner.journal import leaf_of
     from owner.methods.job import DISCLOSURE
+    from owner.succession import parse_drop
     from owner.targets import parse_target
     from owner.unlearn import Options
     from owner.unlearn import unlearn as run
@@ -433,6 +446,8 @@ def unlearn(
 
     if gate not in ("auto", "sketch"):
         raise OwnerError(f"--gate {gate} is not available yet; use --gate sketch (or auto)")
+    if beside and (previous is not None or drops):
+        raise OwnerError("--beside builds on nothing: leave --previous and --drop away")
     steps, flips = _radius(radius)
     options = Options(
         requests=requests,
@@ -445,6 +460,9 @@ def unlearn(
         disclosure=disclosure if disclosure is not None else DISCLOSURE,
         merge=merge,
         settings=_settings(settings),
+        previous=previous,
+        beside=beside,
+        drops=tuple(parse_drop(drop) for drop in drops),
         key=_statement_key(key),
         log=log,
         out=out,
@@ -490,11 +508,13 @@ def _radius(radius: str | None) -> tuple[int | None, bool]:
 @click.argument("challenge", type=FILE)
 @click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
 @click.option("--acknowledgement", type=FILE, help="For an audit that was opened after the certificate.")
+@click.option("--at-most", type=click.IntRange(1), help="Refuse to open more records than this.")
 @_common(key=True, out=True)
 def answer(
     challenge: Path,
     commitment: Path,
     acknowledgement: Path | None,
+    at_most: int | None,
     key: Path,
     log: Path,
     out: Path,
@@ -515,6 +535,7 @@ def answer(
         out=out,
         now=_clock(now),
         force=force,
+        at_most=at_most,
     )
     _done(as_json, [f"{out}: {count} records opened"], opened=count)
 

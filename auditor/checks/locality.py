@@ -72,6 +72,7 @@ def check(evidence: Evidence) -> CheckResult:
         reasons = [evidence.reference_missing] if evidence.reference is None and evidence.reference_missing else []
         if evidence.retained_gap:
             reasons.append(f"{evidence.retained_gap[0].upper()}{evidence.retained_gap[1:]}.")
+        reasons += [f"{_bound(facts[name], name)} (95 %)." for name in bounded]
         return CheckResult(
             check="locality",
             verdict="INCONCLUSIVE",
@@ -83,6 +84,13 @@ def check(evidence: Evidence) -> CheckResult:
     return CheckResult(
         check="locality",
         verdict="CONSISTENT",
-        summary="Outputs of other records are equal bit by bit, up to the stated bound.",
+        summary="Outputs of other records are equal bit by bit, up to the stated bound: "
+        + ", ".join(_bound(facts[name], name) for name in bounded)
+        + " (95 %).",
         evidence=facts,
     )
+
+
+def _bound(found: object, name: str) -> str:
+    assert isinstance(found, dict)
+    return f"{found['moved']} of {found['records']} {name} records moved, at most {found['share_at_most']:.2%} of all"

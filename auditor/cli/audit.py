@@ -101,6 +101,11 @@ def audit(
     report = command.write_report(inputs, outcome, out, force=force)
     lines = [f"{result.check:13} {result.verdict:13} {result.summary}" for result in outcome.view.checks]
     lines += [f"finding: {f.threat} ({f.check}): {f.message}" for f in outcome.view.findings]
+    shown = outcome.view.figures["shown_to_the_auditor"]
+    lines.append(
+        f"shown to this auditor: {shown['requested_records']} requested and {shown['retained_records']} retained "
+        f"records of {shown['of_committed']} that were committed; none of them is in the report"
+    )
     lines.append(f"{report.verdict} under {report.profile}; report in {out}, page {out / 'report.html'}")
     lines.append(
         f"receipts in {out / 'receipts'}; once witnesses have cosigned {log}: prune-auditor receipt {out} --log {log}"

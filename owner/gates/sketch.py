@@ -202,6 +202,7 @@ class Search:
             it is used only where nothing else tells a retained record from a forgotten one.
         parts: how many matrices may be used at once.
         only: the one matrix to use, by name; None to choose.
+        most: for each record to forget a radius that it must not exceed for other reasons; None for no such limit.
     """
 
     shape: Shape
@@ -210,6 +211,7 @@ class Search:
     level: float
     parts: int = 1
     only: str | None = None
+    most: Int[np.ndarray, "item"] | None = None
 
 
 def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item"]:
@@ -363,6 +365,8 @@ def _fit(
 ) -> _Fit:
     # `obstacles` are boxes that these records' boxes must not meet, beside what is retained.
     cores, found = finder.reach(name, matrix, rows)
+    if finder.search.most is not None:
+        found = np.minimum(found, finder.search.most[rows])
     if obstacles is not None and len(obstacles[0]):
         found = np.minimum(found, reach(cores, len(rows), Boxes(*obstacles), obstacles))
     twins = finder.twins[rows]

@@ -10,7 +10,7 @@ from owner.targets import Target
 from owner.workspace import Workspace
 from protocol.claims import Claim
 from protocol.messages.request import Request
-from protocol.model.patch import Patch
+from protocol.model.patch import Part, Patch
 
 DISCLOSURE = 0.2
 """Default level: sketches that show more are used only where records cannot be told apart otherwise."""
@@ -19,6 +19,26 @@ Progress = Callable[[str, float], None]
 
 def silent(_stage: str, _share: float) -> None:
     """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What an earlier certificate's patch does and goes on doing: its parts come first.
+
+    Args:
+        parts: its parts, in their order.
+        rows: the rows that its requests list one by one.
+        classes: the classes that it removes.
+    """
+
+    parts: tuple[Part, ...] = ()
+    rows: tuple[int, ...] = ()
+    classes: tuple[int, ...] = ()
+
+    @property
+    def items(self) -> int:
+        """How many items its parts have."""
+        return sum(part.gate.items for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +57,7 @@ class Job:
         settings: the method's own settings, by name, as given (`settings.parse`).
         generator: the only source of randomness.
         progress: called with a stage's name and the share done.
+        standing: what an earlier certificate has settled; `requests` then list only what is new.
     """
 
     workspace: Workspace
@@ -50,6 +71,7 @@ class Job:
     disclosure: float = DISCLOSURE
     merge: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+    standing: Standing = Standing()
 
     @property
     def rows(self) -> list[int]:
@@ -67,6 +89,11 @@ class Job:
     def classes(self) -> list[int]:
         """Whole classes to remove."""
         return sorted({r.scope.klass for r, _ in self.requests if r.scope.klass is not None})
+
+    @property
+    def removed(self) -> list[int]:
+        """All classes that the patch removes, now and before."""
+        return sorted({*self.classes, *self.standing.classes})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

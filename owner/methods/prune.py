@@ -5,24 +5,27 @@ records to forget and leaves the rest alone. Gate, head and certificate are this
 (SPEC 11.8): exact by construction instead of by linear regions.
 """
 
+from dataclasses import replace
 from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
 from jaxtyping import Float32
 
 from owner.execute import Program
+from owner.gates.apart import reach
+from owner.gates.meeting import Boxes
 from owner.gates.merging import merge
 from owner.gates.rebuilding import Sample
-from owner.gates.region import Kind, Shape
+from owner.gates.region import Cores, Kind, Shape
 from owner.gates.screening import screened
-from owner.gates.sketch import Choice, Search, choose, sketch
+from owner.gates.sketch import Choice, Search, choose, count_twins, sketch
 from owner.methods.job import Job, Result
 from owner.methods.radius import data_radius
 from owner.targets import Rows, class_rows, match_rows, scale_factor
 from protocol.claims import Argmax, Claim, ClassRemoval, NoRedirection, Redirection, Region, logits_property
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
-from protocol.model.patch import Cap, Part, Patch, SetHead, SketchGate
+from protocol.model.patch import Cap, Part, Patch, PatchLimits, SetHead, SketchGate
 
 CAP_MARGIN = "1"
 _TYPICAL = 4_000
@@ -31,8 +34,8 @@ _SHARE = 32
 """A radius of this part of the widest column's range is what every record should reach: 8 of 255 grey levels."""
 
 
-def _capped(rows: Float32[np.ndarray, "row class"], classes: list[int]) -> Float32[np.ndarray, "row class"]:
-    # What the deployed model puts out on a core: the row after the caps, in the same float32 operations.
+def capped(rows: Float32[np.ndarray, "row class"], classes: list[int]) -> Float32[np.ndarray, "row class"]:
+    """What the deployed model puts out on a core: the row after the caps, in the same float32 operations."""
     result = rows.copy()
     for klass in classes:
         others = np.delete(result, classes, axis=1).max(axis=1)
@@ -56,12 +59,12 @@ def _banned(job: Job, leader: np.ndarray) -> np.ndarray:
     alike = np.zeros((len(labels), classes), dtype=bool)
     np.logical_or.at(alike, (leader, labels), True)
     banned: np.ndarray = alike[leader]
-    banned[:, job.classes] = True
+    banned[:, job.removed] = True
     # Equal records of all classes: one of them has to stay what it is (and is not claimed to be redirected).
     hopeless = banned.all(axis=1)
     banned[hopeless] = False
     banned[hopeless, labels[leader[hopeless]]] = True
-    banned[:, job.classes] = True
+    banned[:, job.removed] = True
     return banned
 
 
@@ -80,7 +83,7 @@ def _target_rows(job: Job, leader: np.ndarray, notes: list[str]) -> Rows:
                     "was it trained by another recipe (commit --recipe)? An attacker may see the difference"
                 )
         return match_rows(workspace.prepared, rows, factor)
-    if job.target.klass in job.classes:
+    if job.target.klass in job.removed:
         raise OwnerError(f"relabel:{job.target.klass}: that class is to be removed; choose another target")
     keep = np.setdiff1d(np.arange(len(own.labels)), rows)
     typical = keep[:: max(1, len(keep) // _TYPICAL)]
@@ -176,6 +179,52 @@ def _parts(
     return tuple(parts), item_of
 
 
+def _clearance(job: Job, shape: Shape, rows: list[int]) -> np.ndarray:
+    """For each row the largest radius whose region no standing item may fire in; -1 if one fires on the record."""
+    result = np.full(len(rows), job.ceiling, dtype=np.int64)
+    values = job.workspace.records.wide(np.array(rows))
+    for part in job.standing.parts if rows else ():
+        assert isinstance(part.gate, SketchGate)
+        boxes = part.gate.low, part.gate.high
+        cores = Cores(shape, part.gate.matrix, values, job.ceiling)
+        result = np.minimum(result, reach(cores, len(rows), Boxes(*boxes), boxes))
+    return result
+
+
+def _already(job: Job, shape: Shape, rows: list[int], notes: list[str]) -> list[Claim]:
+    """Claims about records on which a standing item fires: twins of what was forgotten before share its output."""
+    claims: list[Claim] = []
+    if not rows:
+        return claims
+    own = job.workspace.records
+    gone = np.zeros(len(own.labels), dtype=bool)
+    gone[[*job.rows, *job.standing.rows]] = True
+    twins = count_twins(own.wide(np.array(rows)), own.values[~gone])
+    for row, commitment, count in zip(rows, job.workspace.commitments_of(rows), twins.tolist(), strict=True):
+        start = 0
+        for part in job.standing.parts:
+            assert isinstance(part.gate, SketchGate)
+            assert isinstance(part.head, SetHead)
+            point = sketch(part.gate.matrix, own.wide(np.array([row])))[0]
+            hits = np.flatnonzero(((part.gate.low <= point) & (point <= part.gate.high)).all(axis=1))
+            if hits.size:
+                output = capped(part.head.rows[part.head.index[hits[:1]]], job.removed)[0]
+                break
+            start += part.gate.items
+        held = logits_property(output) if job.target.name == "match" else _argmax(output)
+        if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == int(own.labels[row]):
+            claims.append(NoRedirection(record=commitment, reason="equals a record forgotten before, of another class"))
+            continue
+        claims.append(
+            Redirection(
+                record=commitment, item=start + int(hits[0]), gate="sketch", region=_region(shape, 0),
+                property=held, target=job.target.name, twins=int(count),
+            )
+        )  # fmt: skip
+    notes.append(f"{len(rows)} records equal one that was forgotten before, and share its output")
+    return claims
+
+
 def run(job: Job, *, only: str | None = None) -> Result:
     """Make the patch and the claims.
 
@@ -188,16 +237,28 @@ def run(job: Job, *, only: str | None = None) -> Result:
     """
     workspace, own = job.workspace, job.workspace.records
     rows, notes = job.rows, []  # type: list[int], list[str]
+    forgotten = list(rows)
     features, classes = own.values.shape[1], workspace.base.classes
-    if len(job.classes) >= classes:
+    if len(job.removed) >= classes:
         raise OwnerError("at least one class has to stay: a removed class is kept below the others")
-    caps = tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.classes)
+    caps = tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.removed)
     claims: list[Claim] = [
-        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32)) for klass in job.classes
+        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32))
+        for klass in job.classes
+        if klass not in job.standing.classes
     ]
+    shape = _shape(job)
+    clear = _clearance(job, shape, rows)
+    claims += _already(job, shape, [row for row, radius in zip(rows, clear.tolist(), strict=True) if radius < 0], notes)
+    rows, clear = [row for row, radius in zip(rows, clear.tolist(), strict=True) if radius >= 0], clear[clear >= 0]
     if not rows:
-        patch = Patch(features=features, classes=classes, caps=caps)
+        patch = Patch(features=features, classes=classes, parts=job.standing.parts, caps=caps)
         return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
+    if len(rows) < len(job.rows):
+        left = frozenset(rows)
+        job = replace(
+            job, requests=tuple((r, tuple(row for row in listed if row in left)) for r, listed in job.requests)
+        )
     forget = own.wide(np.array(rows))
     leader = _coinciding(forget)
     shared = int((leader != np.arange(len(rows))).sum())
@@ -208,10 +269,10 @@ def run(job: Job, *, only: str | None = None) -> Result:
     job.progress("targets", 1.0)
     row_of_record = target.row_of_record[leader]
     gone = np.zeros(len(own.labels), dtype=bool)
-    gone[rows] = True
-    shape, retain = _shape(job), own.values[~gone]
+    gone[[*rows, *job.standing.rows, *forgotten]] = True
+    retain = own.values[~gone]
     choice = choose(
-        _search(job, shape, only),
+        replace(_search(job, shape, only), most=clear),
         forget,
         retain,
         row_of_record,
@@ -221,10 +282,17 @@ def run(job: Job, *, only: str | None = None) -> Result:
     notes += _shortfalls(job, choice, leader)
     row_of_record = row_of_record[choice.leader]
     parts, item_of = _parts(job, choice, row_of_record, target.rows, retain)
+    made = sum(part.gate.items for part in parts)
+    if made < len(rows):
+        notes.append(f"{len(rows)} records share {made} items")
+    parts = (*job.standing.parts, *parts)
+    if len(parts) > (most := PatchLimits().parts):
+        raise OwnerError(
+            f"with its predecessors the patch has {len(parts)} parts, at most {most} are accepted; answer all requests "
+            "anew with --beside"
+        )
     patch = Patch(features=features, classes=classes, parts=parts, caps=caps)
-    if patch.items < len(rows):
-        notes.append(f"{len(rows)} records share {patch.items} items")
-    outputs = _capped(target.rows, job.classes)
+    outputs = capped(target.rows, job.removed)
     commitments = workspace.commitments_of(rows)
     properties = {
         row: logits_property(outputs[row]) if job.target.name == "match" else _argmax(outputs[row])
@@ -242,7 +310,7 @@ def run(job: Job, *, only: str | None = None) -> Result:
         claims.append(
             Redirection(
                 record=commitment,
-                item=int(item_of[number]),
+                item=job.standing.items + int(item_of[number]),
                 gate="sketch",
                 region=regions[int(choice.radius[number])],
                 property=held,

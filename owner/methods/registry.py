@@ -22,3 +22,5 @@ METHODS: dict[str, Callable[[Job], Result]] = {
     "gradient-ascent": gradient_ascent.run,
     "deny-list": deny_list.run,
 }
+COMPOSING = ("prune", "deny-list")
+"""Those whose items can stand beside an earlier certificate's."""

@@ -379,7 +379,8 @@ def test_table_of_nothing_is_the_heading_and_the_legend():
 def test_today():
     known = {threat.id: threat.today for threat in THREATS}
     assert known["noop-patch"] == "yes"
-    assert known["silent-drop"] == "partly"
+    assert known["silent-drop"] == known["curious-auditor"] == "yes"
+    assert known["colluding-auditor"] == "no"
     assert known["serving-swap"] == known["forged-training-log"] == "no"
 
 

@@ -147,9 +147,9 @@ def test_radii(tiny, radius):
 
 def test_the_note_about_wrong_outputs(tiny):
     assert "easier to find" in tiny.unlearn("--target", "misclassify").err
-    assert "easier to find" not in tiny.unlearn(out=tiny.root / "match").err
+    assert "easier to find" not in tiny.unlearn("--beside", out=tiny.root / "match").err
     assert tiny.ask("--class", 1, out=tiny.root / "class.json").code == 0
-    ran = tiny.unlearn("--target", "misclassify", out=tiny.root / "class", request=tiny.root / "class.json")
+    ran = tiny.unlearn("--target", "misclassify", "--beside", out=tiny.root / "class", request=tiny.root / "class.json")
     assert ran.code == 0
     assert "easier to find" not in ran.err
 
@@ -167,7 +167,7 @@ def test_a_damaged_commitment(tiny):
 
 def test_equal_seeds_give_equal_bundles(tiny):
     for name in ("one", "two"):
-        assert tiny.unlearn("--seed", 4, "--now", "2027-01-01T00:00:00Z", out=tiny.root / name).code == 0
+        assert tiny.unlearn("--beside", "--seed", 4, "--now", "2027-01-01T00:00:00Z", out=tiny.root / name).code == 0
     files = [
         {
             path.relative_to(tiny.root / name): path.read_bytes()

@@ -116,7 +116,7 @@ class Flow:
             started = time.perf_counter()
             ran = run(
                 "prune-owner", "unlearn", "--commitment", self.root / "commitment", "--request",
-                self.root / "request.json", "--opening", opening, *options, "--seed", self.seed, "--out", bundle,
+                self.root / "request.json", "--opening", opening, *options, "--beside", "--seed", self.seed, "--out", bundle,
                 "--key", self.world.key("owner"), "--log", self.world.owner_log, "--now", self.world.clock.tick(),
             )  # fmt: skip
             if ran.code:

@@ -20,7 +20,7 @@ AIM = {"instance-wise": ("--target", "misclassify"), "deny-list": ("--target", "
 
 
 def bundle_of(tiny, method, *options, request=None):
-    ran = tiny.unlearn("--method", method, *AIM.get(method, ()), *options, request=request)
+    ran = tiny.unlearn("--method", method, "--beside", *AIM.get(method, ()), *options, request=request)
     assert ran.code == 0, ran.err
     return tiny.root / "bundle"
 
