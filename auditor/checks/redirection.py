@@ -18,6 +18,7 @@ from auditor import bounds, flips, parts_proof, rows
 from auditor.checks import ungated
 from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
+from auditor.largest import Reach, figures
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
 from protocol.claims import Argmax, Linear, Logits, Redirection
@@ -29,6 +30,8 @@ _REPLAYED = 64
 """Proven claims whose regions are replayed besides all that are not proven: more find no other fault."""
 _NEAR = 1e-3
 """Relative change of the largest logit below which an output counts as the base's own."""
+_LISTED = 1000
+"""Claims that are not proven whose largest proven radius is listed one by one."""
 _OUTSIDE = 0.10
 """Share of reference records outside the declared input box from which on the box hides inputs."""
 
@@ -39,6 +42,7 @@ class _Tally:
     replayed: int = 0
     refuted: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
+    reached: dict[str, Reach] = field(default_factory=dict)
     inert: int = 0
     centre_failed: int = 0
     integers: bool = True
@@ -113,6 +117,9 @@ def check(evidence: Evidence) -> CheckResult:
         ):
             if sizes and (name == "radius_steps" or any(sizes)):
                 facts[name] = {"min": min(sizes), "median": float(np.median(sizes)), "max": max(sizes)}
+    if tally.reached:
+        facts["not_proven"] = figures(tuple(tally.reached.values()))
+        facts["largest_proven_radius"] = {n: reach.facts() for n, reach in list(tally.reached.items())[:_LISTED]}
     if evidence.reference is not None and len(claims):
         outside, total = evidence.reference.outside, evidence.reference.outside + len(evidence.reference.labels)
         if interval(outside, total)[0] > _OUTSIDE:
@@ -283,7 +290,8 @@ def _check_records(
         tally.open.append("a radius in flips is claimed, and no column of the input grid is binary or one-hot")
     assert evidence.case.base is not None
     cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
-    proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds)
+    hints = evidence.hints(claims)
+    proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds, hints=hints)
     tally.integers &= bool(proof.integers.all())
     honest_data = _honest_data(schema, claims, reach)
 
@@ -306,6 +314,12 @@ def _check_records(
         near = np.abs(own - before).max(axis=1) <= _NEAR * np.abs(before).max(axis=1)
     if (stayed & ~centre_good).all() or near.mean() > 0.5:
         tally.inert += len(claims)
+    open_ = np.array([n for n, why in enumerate(proof.reasons) if why and n not in failed], np.int64)
+    reached = parts_proof.largest(
+        patch, evidence.case.base, schema, values[open_], tuple(claims[n] for n in open_.tolist()), holds=holds,
+        hints=hints.only(open_),
+    )  # fmt: skip
+    tally.reached |= {names[n]: reach for n, reach in zip(open_.tolist(), reached, strict=False)}
     own_class = np.array([_own_class(claim, int(label)) for claim, label in zip(claims, labels, strict=True)])
     for number, name in enumerate(names):
         if number in failed:
@@ -316,7 +330,8 @@ def _check_records(
         elif own_class[number]:
             tally.open.append(f"record {name}: what is claimed as a misclassification is the record's own class")
         elif proof.reasons[number]:
-            tally.open.append(f"record {name}: {proof.reasons[number]}")
+            far = f"; {tally.reached[name].told()}" if name in tally.reached else ""
+            tally.open.append(f"record {name}: {proof.reasons[number]}{far}")
         elif not honest_data[number]:
             tally.open.append(f"record {name}: its radius in data units is larger than its steps give")
         else:
