@@ -30,6 +30,7 @@ _AFFINE = frozenset(
 )  # fmt: skip
 _RATE = 0.25
 """Of the first step; later ones are smaller. Slopes lie in [0, 1], so a few steps reach anywhere."""
+_FADING = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Slopes:
     last: tuple[Float[Tensor, "record row ..."], ...]
 
     def packed(self) -> tuple[UInt8[np.ndarray, "record value"], UInt8[np.ndarray, "record row value"]]:
-        """As hints store them: in steps of 1/255, all Relus' values one after the other."""
+        """As hints store them: in steps of 1/255, all Relus' values one after the other; `last` must have rows."""
         inner = [torch.round(part.detach() * STEPS).to(torch.uint8).flatten(1) for part in self.inner]
         last = [torch.round(part.detach() * STEPS).to(torch.uint8).flatten(2) for part in self.last]
         return torch.cat(inner, dim=1).numpy(), torch.cat(last, dim=2).numpy()
@@ -59,6 +60,11 @@ class Slopes:
 
 
 Limits = tuple[Tensor, Tensor]
+
+
+def _least(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    # The least value of linear forms over a box.
+    return (rows * (low + high) / 2 - rows.abs() * (high - low) / 2).flatten(2).sum(dim=2)
 
 
 class Relaxation:
@@ -119,10 +125,15 @@ class Relaxation:
         box: Limits,
         limits: Sequence[Limits],
         slopes: Sequence[Tensor],
+        *,
+        near: bool = False,
+        direct: Tensor | None = None,
     ) -> Float[Tensor, "record row"]:
-        # CROWN: the least value of linear forms of tensor `name`, in real arithmetic.
+        # CROWN: the least value of linear forms of tensor `name`, in real arithmetic; `near` stops at the first Relus.
         records = len(rows)
         total, open_ = rows.new_zeros(rows.shape[:2]), {name: rows}
+        if direct is not None:
+            open_[self.graph.input] = direct + open_.get(self.graph.input, 0.0)
         place = {node.outputs[0]: number for number, node in enumerate(self.relus)}
         for node in reversed(self.graph.nodes):
             found = open_.pop(node.outputs[0], None)
@@ -132,6 +143,9 @@ class Relaxation:
                 total = total + self._affine(node, found.flatten(0, 1), open_, records)
                 continue
             low, high = (limit[:, None] for limit in limits[place[node.outputs[0]]])
+            if near:
+                total = total + _least(found, low.clamp(min=0), high.clamp(min=0))
+                continue
             slope = slopes[place[node.outputs[0]]]
             slope = slope if slope.ndim == found.ndim else slope[:, None]
             undecided = (low < 0) & (high > 0)
@@ -142,31 +156,56 @@ class Relaxation:
             made = above * torch.where(undecided, slope, (low >= 0).double()) + below * steep
             source = node.inputs[0]
             open_[source] = open_[source] + made if source in open_ else made
-        least, greatest = box
-        middle, radius = (least + greatest)[:, None] / 2, (greatest - least)[:, None] / 2
         for last in open_.values():
-            total = total + (last * middle - last.abs() * radius).flatten(2).sum(dim=2)
+            total = total + _least(last, *(end[:, None] for end in box))
         return total
 
-    def limits(self, box: Limits, slopes: Sequence[Tensor]) -> tuple[Limits, ...]:
-        """Limits of what each Relu takes, every value by a way back of its own.
+    def limits(
+        self, box: Limits, slopes: Sequence[Tensor] | None = None
+    ) -> tuple[tuple[Limits, ...], Sequence[Tensor]]:
+        """Limits of what each Relu takes, and the slopes that gave them.
+
+        By the nearest Relus' limits alone, and, for values whose sign these leave open in some record, by a way back
+        to the input.
 
         Args:
             box: least and greatest inputs, float64.
-            slopes: `Slopes.inner`.
+            slopes: `Slopes.inner`; None for 0 or 1, whichever leaves the smaller area.
         """
         found: list[Limits] = []
+        used: list[Tensor] = []
         for number, node in enumerate(self.relus):
-            shape = self.shapes[node.inputs[0]]
-            size = self.sizes[number]
-            unit = torch.eye(size, dtype=torch.float64).reshape(1, size, *shape).expand(len(box[0]), -1, *shape)
-            both = self._back(node.inputs[0], torch.cat([unit, -unit], dim=1), box, found, slopes)
-            low, high = both[:, :size].reshape(-1, *shape), -both[:, size:].reshape(-1, *shape)
+            shape, size = self.shapes[node.inputs[0]], self.sizes[number]
+            low, high = self._both(node.inputs[0], torch.arange(size), box, found, used, near=True)
+            with torch.no_grad():
+                some = torch.nonzero(((low < 0) & (high > 0)).any(dim=0))[:, 0]
+            if number and len(some):
+                better = self._both(node.inputs[0], some, box, found, used)
+                low = low.index_copy(1, some, torch.maximum(low[:, some], better[0]))
+                high = high.index_copy(1, some, torch.minimum(high[:, some], better[1]))
+            low, high = low.reshape(-1, *shape), high.reshape(-1, *shape)
             found.append((low, high))
-        return tuple(found)
+            used.append((high > -low).double() if slopes is None else slopes[number])
+        return tuple(found), used
+
+    def _both(
+        self, name: str, some: Tensor, box: Limits, limits: Sequence[Limits], slopes: Sequence[Tensor], *,
+        near: bool = False,
+    ) -> Limits:  # fmt: skip
+        shape = self.shapes[name]
+        unit = torch.zeros(len(some), int(np.prod(shape)), dtype=torch.float64)
+        unit[torch.arange(len(some)), some] = 1.0
+        rows = torch.cat([unit, -unit]).reshape(1, -1, *shape).expand(len(box[0]), -1, *shape)
+        ends = self._back(name, rows, box, limits, slopes, near=near)
+        return ends[:, : len(some)], -ends[:, len(some) :]
 
     def lower(
-        self, box: Limits, rows: Float[Tensor, "record row ..."], slopes: Slopes, limits: Sequence[Limits] | None = None
+        self,
+        box: Limits,
+        rows: Float[Tensor, "record row ..."],
+        slopes: Slopes,
+        limits: Sequence[Limits] | None = None,
+        direct: Float[Tensor, "record row ..."] | None = None,
     ) -> Float[Tensor, "record row"]:
         """Lower bounds of linear forms of the output.
 
@@ -175,24 +214,20 @@ class Relaxation:
             rows: coefficients.
             slopes: for all lines.
             limits: what `limits` gave for these slopes, if it was called already.
+            direct: coefficients of the inputs, added to the forms.
         """
-        limits = self.limits(box, slopes.inner) if limits is None else limits
-        return self._back(self.output, rows, box, limits, slopes.last)
+        limits = self.limits(box, slopes.inner)[0] if limits is None else limits
+        return torch.maximum(
+            self._back(self.output, rows, box, limits, slopes.last, direct=direct),
+            self._back(self.output, rows, box, limits, slopes.last, direct=direct, near=True),
+        )
 
     def usual(self, box: Limits, rows: int) -> tuple[Slopes, tuple[Limits, ...]]:
-        """The slopes without hints, 0 or 1, whichever leaves the smaller area; and the limits that they give."""
-        inner: list[Tensor] = []
-        found: list[Limits] = []
+        """The slopes without hints, and the limits that they give."""
         with torch.no_grad():
-            for number, node in enumerate(self.relus):
-                shape, size = self.shapes[node.inputs[0]], self.sizes[number]
-                unit = torch.eye(size, dtype=torch.float64).reshape(1, size, *shape).expand(len(box[0]), -1, *shape)
-                both = self._back(node.inputs[0], torch.cat([unit, -unit], dim=1), box, found, inner)
-                low, high = both[:, :size].reshape(-1, *shape), -both[:, size:].reshape(-1, *shape)
-                found.append((low, high))
-                inner.append((high > -low).double())
+            limits, inner = self.limits(box)
         last = tuple(part[:, None].repeat(1, rows, *[1] * (part.ndim - 1)) for part in inner)
-        return Slopes(inner=tuple(inner), last=last), tuple(found)
+        return Slopes(inner=tuple(inner), last=last), limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,21 +245,51 @@ class Found:
     usual: Float[np.ndarray, "record row"]
 
 
-def _ascend(
-    relaxed: Relaxation, box: Limits, rows: Tensor, floor: Tensor, start: Slopes, limits: Sequence[Limits] | None,
-    steps: int,
-) -> Slopes:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Linear forms over boxes, and how large each has to be.
+
+    Args:
+        low: least inputs.
+        high: greatest inputs.
+        rows: coefficients of the output.
+        floor: what the forms have to reach.
+        direct: coefficients of the inputs; None for none.
+        shared: whether the objective's own way back uses the slopes of the hidden values, for want of room for its own.
+    """
+
+    low: Float32[np.ndarray, "record ..."]
+    high: Float32[np.ndarray, "record ..."]
+    rows: Float[np.ndarray, "record row ..."]
+    floor: Float[np.ndarray, "record row"]
+    direct: Float[np.ndarray, "record row ..."] | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    relaxed: Relaxation
+    box: Limits
+    rows: Tensor
+    floor: Tensor
+    direct: Tensor | None
+    shared: bool
+
+    def lower(self, slopes: Slopes, limits: Sequence[Limits] | None) -> Tensor:
+        return self.relaxed.lower(self.box, self.rows, slopes, limits, self.direct)
+
+
+def _ascend(asked: _Asked, start: Slopes, limits: Sequence[Limits] | None, steps: int) -> Slopes:
     # Adam on the part of each bound that is below what is needed; slopes are put back into [0, 1] after every step.
     inner = tuple(part.clone().requires_grad_(limits is None) for part in start.inner)
-    last = tuple(part.clone().requires_grad_() for part in start.last)
-    moving = [*last, *(inner if limits is None else ())]
+    last = inner if asked.shared else tuple(part.clone().requires_grad_() for part in start.last)
+    moving = [part for part in {id(p): p for p in (*inner, *last)}.values() if part.requires_grad]
     best = [part.detach().clone() for part in (*inner, *last)]
-    most = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
+    most = torch.full((len(asked.rows),), -torch.inf, dtype=torch.float64)
     optimiser = torch.optim.Adam(moving, lr=_RATE)
-    fading = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.9)
+    fading = torch.optim.lr_scheduler.ExponentialLR(optimiser, _FADING)
     for step in range(steps + 1):
-        lower = relaxed.lower(box, rows, Slopes(inner=inner, last=last), limits)
-        lack = (lower - floor).clamp(max=0)
+        lack = (asked.lower(Slopes(inner=inner, last=last), limits) - asked.floor).clamp(max=0)
         worst = lack.detach().sum(dim=1)
         better = worst > most
         most = torch.where(better, worst, most)
@@ -243,38 +308,38 @@ def _ascend(
     return Slopes(inner=tuple(best[:count]), last=tuple(best[count:]))
 
 
-def search(
-    relaxed: Relaxation,
-    low: Float32[np.ndarray, "record ..."],
-    high: Float32[np.ndarray, "record ..."],
-    rows: Float[np.ndarray, "record row ..."],
-    floor: Float[np.ndarray, "record row"],
-    *,
-    steps: int = 20,
-    inner: int = 10,
-) -> Found:
+def search(relaxed: Relaxation, question: Question, *, steps: int = 20, inner: int = 10) -> Found:
     """Slopes that raise lower bounds above what is needed, or as near to it as a few steps come.
 
     Args:
         relaxed: the model.
-        low: least inputs.
-        high: greatest inputs.
-        rows: linear forms of the output.
-        floor: what each of them has to reach.
+        question: what is to be bounded.
         steps: at most so many for the slopes of the objective's own way back, which are cheap.
         inner: and so many more for all slopes together, each with new limits of all hidden values.
     """
-    box = torch.from_numpy(low.astype(np.float64)), torch.from_numpy(high.astype(np.float64))
-    wanted, needed = torch.from_numpy(rows.astype(np.float64)), torch.from_numpy(floor.astype(np.float64))
-    start, limits = relaxed.usual(box, rows.shape[1])
-    usual = relaxed.lower(box, wanted, start, limits).detach()
-    found = start
-    if bool((usual < needed).any()):
-        found = _ascend(relaxed, box, wanted, needed, found, limits, steps)
-        left = (relaxed.lower(box, wanted, found, limits).detach() < needed).any(dim=1)
-        if inner and bool(left.any()):
-            found = _ascend(relaxed, box, wanted, needed, found, None, inner)
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.astype(np.float64))
+
+    asked = _Asked(
+        relaxed=relaxed,
+        box=(tensor(question.low), tensor(question.high)),
+        rows=tensor(question.rows),
+        floor=tensor(question.floor),
+        direct=None if question.direct is None else tensor(question.direct),
+        shared=question.shared,
+    )
+    found, limits = relaxed.usual(asked.box, question.rows.shape[1])
+    if question.shared:
+        found = Slopes(inner=found.inner, last=found.inner)
+    usual = asked.lower(found, limits).detach()
+    if relaxed.relus and bool((usual < asked.floor).any()):
+        if steps and not question.shared:
+            found = _ascend(asked, found, limits, steps)
+        left = (asked.lower(found, limits).detach() < asked.floor).any()
+        if inner and bool(left):
+            found = _ascend(asked, found, None, inner)
     found = found.rounded()
     with torch.no_grad():
-        lower = torch.maximum(relaxed.lower(box, wanted, found), usual)
+        lower = torch.maximum(asked.lower(found, None), usual)
     return Found(slopes=found, lower=lower.numpy(), usual=usual.numpy())

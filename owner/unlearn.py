@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from owner import hinting
 from owner.certify import CERTIFICATE, RequestFile, log_certificate, write_bundle
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
@@ -168,7 +169,7 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             merge=options.merge,
         )
         progress("reading", 1.0)
-        result = METHODS[options.method](job)
+        result = hinting.improve(job, METHODS[options.method](job))
     except MalformedError as error:
         raise error.at(str(workspace.folder)) from None
     # The bundle grows in a folder of its own and takes its name when it is whole.

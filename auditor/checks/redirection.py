@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from auditor import bounds, flips, parts_proof, rows
+from auditor import bounds, flips, minimal, parts_proof, rows
 from auditor.checks import ungated
 from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
@@ -120,6 +120,7 @@ def check(evidence: Evidence) -> CheckResult:
     if tally.reached:
         facts["not_proven"] = figures(tuple(tally.reached.values()))
         facts["largest_proven_radius"] = {n: reach.facts() for n, reach in list(tally.reached.items())[:_LISTED]}
+    _least_changes(evidence, values, known, facts)
     if evidence.reference is not None and len(claims):
         outside, total = evidence.reference.outside, evidence.reference.outside + len(evidence.reference.labels)
         if interval(outside, total)[0] > _OUTSIDE:
@@ -241,6 +242,29 @@ def _probes(
                 probes.append(worst[None])
                 which.append(np.array([number]))
     return np.concatenate(probes), np.concatenate(which)
+
+
+def _least_changes(
+    evidence: Evidence,
+    values: Int[np.ndarray, "record feature"],
+    known: tuple[Redirection, ...],
+    facts: dict[str, object],
+) -> None:
+    """How far heads that add to the base's logits are from the smallest change that does the same."""
+    case = evidence.case
+    if case.hints is None or case.base is None or case.schema is None or case.patch is None or case.claims is None:
+        return
+    inside = [bool(((row >= case.schema.low) & (row <= case.schema.high)).all()) for row in values]
+    centres = {claim.record: row for claim, row, good in zip(known, values, inside, strict=True) if good}
+    found = minimal.least_changes(case.base, case.schema, case.patch, case.claims, centres, case.hints.duals)
+    ratios = [one.largest / one.bound for one in found if one.bound > 0]
+    if found:
+        facts["least_change_of_logits"] = {
+            "rows": len(found),
+            "with_a_bound": len(ratios),
+            "largest_entry_over_bound_median": float(np.median(ratios)) if ratios else None,
+            "largest_entry_over_bound_max": max(ratios, default=None),
+        }
 
 
 def _check_twins(
