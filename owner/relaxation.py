@@ -2,8 +2,8 @@
 
 Proves nothing that is signed: float64 bounds of real arithmetic, without the rounding errors of anybody's execution.
 Whoever checks evaluates the slopes with sound arithmetic of their own; any slope in [0, 1] is sound, good ones make the
-bound larger. This is for choosing radii and for the hints that go with claims. MaxPool and products of two
-activations are not relaxed here.
+bound larger. This is for choosing radii and for the hints that go with claims. Products of two activations are not
+relaxed here; a MaxPool is the value with the largest least, from below, and a constant from above.
 
 Source: Zhang et al. 2018 (CROWN); Xu et al., "Fast and Complete: Enabling Complete Neural Network Verification with
 Rapid and Massively Parallel Incomplete Verifiers" (ICLR 2021), for slopes by projected gradient.
@@ -28,6 +28,7 @@ _AFFINE = frozenset(
         "Flatten", "Reshape", "Transpose", "Identity",
     }
 )  # fmt: skip
+_KINKS = ("Relu", "MaxPool")
 _RATE = 0.25
 """Of the first step; later ones are smaller. Slopes lie in [0, 1], so a few steps reach anywhere."""
 _FADING = 0.9
@@ -82,13 +83,14 @@ class Relaxation:
         shapes = {name: found.shape[1:] for name, found in check_graph(graph).items() if found.batched}
         self.graph, self.output = graph, graph.output if output is None else output
         self.relus = tuple(node for node in graph.nodes if node.op == "Relu")
+        self.kinks = tuple(node for node in graph.nodes if node.op in _KINKS)
         self.shapes = shapes
         self._fixed = {
             name: value.double() if value.is_floating_point() else value for name, value in constants(graph).items()
         }
         for node in graph.nodes:
             moving = sum(name in shapes for name in node.inputs)
-            if (node.op not in _AFFINE and node.op != "Relu") or (node.op == "Mul" and moving > 1):
+            if node.op not in (*_AFFINE, *_KINKS) or (node.op == "Mul" and moving > 1):
                 raise OwnerError(f"{node.op} is not relaxed here")
 
     @property
@@ -110,8 +112,9 @@ class Relaxation:
             # An affine map's slopes are its derivative, and its offset what it makes of zero.
             names = list(dict.fromkeys(name for name in node.inputs if name in self.shapes))
             zeros = {name: rows.new_zeros((len(rows), *self.shapes[name]), requires_grad=True) for name in names}
-            made = OPERATORS[node.op](node, [zeros.get(name, self._fixed.get(name)) for name in node.inputs])  # type: ignore[misc]
-            found = torch.autograd.grad(made, list(zeros.values()), rows, create_graph=True)
+            with torch.enable_grad():
+                made = OPERATORS[node.op](node, [zeros.get(name, self._fixed.get(name)) for name in node.inputs])  # type: ignore[misc]
+                found = torch.autograd.grad(made, list(zeros.values()), rows, create_graph=True)
             moved, added = dict(zip(names, found, strict=True)), (made.detach() * rows).flatten(1).sum(dim=1)
         for name, flat in moved.items():
             part = flat.reshape(records, -1, *flat.shape[1:])
@@ -134,19 +137,28 @@ class Relaxation:
         total, open_ = rows.new_zeros(rows.shape[:2]), {name: rows}
         if direct is not None:
             open_[self.graph.input] = direct + open_.get(self.graph.input, 0.0)
-        place = {node.outputs[0]: number for number, node in enumerate(self.relus)}
+        kink = {node.outputs[0]: number for number, node in enumerate(self.kinks)}
+        relu = {node.outputs[0]: number for number, node in enumerate(self.relus)}
         for node in reversed(self.graph.nodes):
             found = open_.pop(node.outputs[0], None)
             if found is None:
                 continue
-            if node.op != "Relu":
+            if node.op not in _KINKS:
                 total = total + self._affine(node, found.flatten(0, 1), open_, records)
                 continue
-            low, high = (limit[:, None] for limit in limits[place[node.outputs[0]]])
+            source, ends = node.inputs[0], limits[kink[node.outputs[0]]]
             if near:
-                total = total + _least(found, low.clamp(min=0), high.clamp(min=0))
+                total = total + _least(found, *(OPERATORS[node.op](node, [end])[:, None] for end in ends))
                 continue
-            slope = slopes[place[node.outputs[0]]]
+            if node.op == "MaxPool":
+                total = total + (found.clamp(max=0) * OPERATORS[node.op](node, [ends[1]])[:, None]).flatten(2).sum(
+                    dim=2
+                )
+                made = _chosen(node, ends[0], found.clamp(min=0))
+                open_[source] = open_[source] + made if source in open_ else made
+                continue
+            low, high = (limit[:, None] for limit in ends)
+            slope = slopes[relu[node.outputs[0]]]
             slope = slope if slope.ndim == found.ndim else slope[:, None]
             undecided = (low < 0) & (high > 0)
             steep = torch.where(undecided, high / (high - low).clamp(min=1e-300), (low >= 0).double())
@@ -154,7 +166,6 @@ class Relaxation:
             lift = torch.where(undecided, -steep * low, torch.zeros_like(low))
             total = total + (below * lift).flatten(2).sum(dim=2)
             made = above * torch.where(undecided, slope, (low >= 0).double()) + below * steep
-            source = node.inputs[0]
             open_[source] = open_[source] + made if source in open_ else made
         for last in open_.values():
             total = total + _least(last, *(end[:, None] for end in box))
@@ -163,7 +174,7 @@ class Relaxation:
     def limits(
         self, box: Limits, slopes: Sequence[Tensor] | None = None
     ) -> tuple[tuple[Limits, ...], Sequence[Tensor]]:
-        """Limits of what each Relu takes, and the slopes that gave them.
+        """Limits of what each Relu and MaxPool takes, and the slopes that gave them.
 
         By the nearest Relus' limits alone, and, for values whose sign these leave open in some record, by a way back
         to the input.
@@ -174,18 +185,21 @@ class Relaxation:
         """
         found: list[Limits] = []
         used: list[Tensor] = []
-        for number, node in enumerate(self.relus):
-            shape, size = self.shapes[node.inputs[0]], self.sizes[number]
+        for number, node in enumerate(self.kinks):
+            shape = self.shapes[node.inputs[0]]
+            size = int(np.prod(shape))
             low, high = self._both(node.inputs[0], torch.arange(size), box, found, used, near=True)
             with torch.no_grad():
-                some = torch.nonzero(((low < 0) & (high > 0)).any(dim=0))[:, 0]
+                open_ = (low < 0) & (high > 0) if node.op == "Relu" else low < high
+                some = torch.nonzero(open_.any(dim=0))[:, 0]
             if number and len(some):
                 better = self._both(node.inputs[0], some, box, found, used)
                 low = low.index_copy(1, some, torch.maximum(low[:, some], better[0]))
                 high = high.index_copy(1, some, torch.minimum(high[:, some], better[1]))
             low, high = low.reshape(-1, *shape), high.reshape(-1, *shape)
             found.append((low, high))
-            used.append((high > -low).double() if slopes is None else slopes[number])
+            if node.op == "Relu":
+                used.append((high > -low).double() if slopes is None else slopes[len(used)])
         return tuple(found), used
 
     def _both(
@@ -228,6 +242,15 @@ class Relaxation:
             limits, inner = self.limits(box)
         last = tuple(part[:, None].repeat(1, rows, *[1] * (part.ndim - 1)) for part in inner)
         return Slopes(inner=tuple(inner), last=last), limits
+
+
+def _chosen(node: Node, low: Tensor, rows: Tensor) -> Tensor:
+    # What a MaxPool's slopes make of rows, if each window is the value whose least is the largest.
+    with torch.enable_grad():
+        flat = low.detach()[:, None].expand(-1, rows.shape[1], *low.shape[1:]).flatten(0, 1).clone().requires_grad_()
+        made = OPERATORS[node.op](node, [flat])
+        (found,) = torch.autograd.grad(made, flat, rows.flatten(0, 1), create_graph=True)
+    return found.reshape(len(rows), -1, *found.shape[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
