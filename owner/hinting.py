@@ -177,9 +177,13 @@ class _Prover:
         for relaxed, question in questions:
             if relaxed is None or question is None:
                 continue
-            # One entry serves both: slopes of hidden values are looked for once, for the gate if there is one.
-            steps_inner = self.inner if question.shared or self.tensor is None else 0
-            found = search(relaxed, question, steps=self.steps, inner=steps_inner)
+            # For a lead the objective's own slopes give nearly all there is, for a small part of the cost (measured);
+            # a gate's many values share those of the hidden values.
+            # With a gate's slopes the hidden values' limits are others than a lead's were looked for with, so a lead
+            # beside a feature gate has to do without.
+            alone = question.shared or self.tensor is None
+            tried = self.steps if alone else 0
+            found = search(relaxed, question, steps=tried, inner=self.inner if question.shared else 0)
             usual = usual & (found.usual >= question.floor).all(axis=1)
             hinted = hinted & (found.lower >= question.floor).all(axis=1)
             if question.shared:
@@ -323,8 +327,8 @@ def improve(job: Job, result: Result, *, steps: int = 20, inner: int = 10) -> Re
     Args:
         job: the task.
         result: of the method.
-        steps: see `relaxation.search`.
-        inner: likewise.
+        steps: see `relaxation.search`; for heads.
+        inner: likewise, for feature gates.
     """
     patch, schema, base = result.patch, job.workspace.schema, job.workspace.base
     adding = [part for part in patch.parts if head_kind(part.head) != "set"]

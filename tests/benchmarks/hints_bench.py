@@ -127,7 +127,7 @@ def measure(name: str, graph: Graph, schema: InputSchema, grid: np.ndarray, *, c
         cost, with_hints = Cost(), Cost()
         interval = claims.usual("interval", ceiling, Cost())
         crown = claims.usual("crown", ceiling, cost)
-        last = claims.hinted(ceiling, crown, Cost(), inner=0)
+        last = claims.hinted(ceiling, crown, Cost() if inner else with_hints, inner=0)
         both = claims.hinted(ceiling, crown, with_hints, inner=inner) if inner else last
         assert (both >= crown).all()
         gain = np.mean(both[crown > 0] / crown[crown > 0]) if (crown > 0).any() else float("nan")
