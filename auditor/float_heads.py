@@ -22,8 +22,6 @@ AddingHead = ShiftHead | AffineHead
 _BATCH = 64
 _MOST = 512
 """Regions that are bounded again, by backward passes, where the fast way leaves them open."""
-_ELEMENTS = 1 << 22
-"""Slopes that are unpacked together: 32 MiB."""
 _ROWS = 1024
 """Rows of one head that are bounded: each is a program of its own."""
 
@@ -95,7 +93,7 @@ def least_leads(
         chosen = np.flatnonzero(index == row)
         chosen = chosen[(result[chosen] < needed[chosen]) & given.usable(planned)[chosen]][:tries]
         tries -= len(chosen)
-        together = max(1, min(_BATCH, _ELEMENTS // max(1, given.size)))
+        together = min(_BATCH, given.together(base.classes))
         for start in range(0, len(chosen), together):
             block = chosen[start : start + together]
             low, high = cores.only(block).boxes()

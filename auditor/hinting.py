@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float64, Int64, Integer, UInt8
 from auditor.propagation import Plan
 from auditor.propagation.plan import Relu
 from protocol.claims import Claim, Redirection
-from protocol.hints import STEPS, Hints, Slopes
+from protocol.hints import MAX_ENTRY, STEPS, Hints, Slopes
 
 NO_ENTRY = -1
+_ELEMENTS = 1 << 22
+"""Slopes that are unpacked together: 32 MiB."""
 ByName = Mapping[str, Float64[np.ndarray, "claim ..."]]
 
 
@@ -85,10 +87,9 @@ class Given:
         found: Bool[np.ndarray, " claim"] = self.entry != NO_ENTRY
         return found if self.slopes.inner.shape[1] == values_of(plan) > 0 else np.zeros_like(found)
 
-    @property
-    def size(self) -> int:
-        """Slopes of one entry."""
-        return int(np.prod(self.slopes.last.shape[1:])) + int(self.slopes.inner.shape[1])
+    def together(self, rows: int) -> int:
+        """How many claims' slopes are unpacked at a time, each for a number of rows."""
+        return max(1, _ELEMENTS // max(1, (1 + rows) * int(self.slopes.inner.shape[1])))
 
     def inner(self, plan: Plan) -> ByName:
         """Slopes for the limits of hidden values; all claims must be usable."""
@@ -97,10 +98,14 @@ class Given:
     def last(self, plan: Plan, rows: int) -> ByName:
         """Slopes for the way back of the claims' own inequalities, those of `inner` for rows that have none.
 
+        None at all where they would not be few: `inner` serves every row then.
+
         Args:
             plan: of the model.
             rows: how many each claim is given.
         """
+        if (1 + rows) * self.slopes.inner.shape[1] > MAX_ENTRY:
+            return {}
         packed, held = self.slopes.inner[self.entry], min(rows, self.slopes.last.shape[1])
         whole = np.repeat(packed[:, None], rows, axis=1)
         whole[:, :held] = self.slopes.last[self.entry, :held]

@@ -177,7 +177,8 @@ class _Prover:
         """
         reasons = ["not looked at"] * len(which)
         hinted = np.flatnonzero(self.hints.usable(self.plan)[which]) if self.effort.relaxed else np.zeros(0, np.int64)
-        together = max(1, _ELEMENTS // max(1, self.hints.size))
+        rows = [asked(self.properties[n], self.plan.graph.classes) for n in which]
+        together = self.hints.together(max(count for count in rows if isinstance(count, int)))
         for start in range(0, len(hinted), together):
             part = hinted[start : start + together]
             for place, reason in zip(part.tolist(), self._tried(which[part], steps[part], hinted=True), strict=True):

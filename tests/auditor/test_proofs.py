@@ -213,6 +213,16 @@ def test_hints_are_evaluated_and_never_make_a_proof_worse():
         assert (np.array(radii[slope]) >= radii[None]).all()
 
 
+def test_slopes_that_would_be_very_many_are_not_unpacked(monkeypatch):
+    plan, sent = make_plan(GRAPH), hints_for(GRAPH, 2, 255, rows=1)
+    assert [array.shape for array in sent.last(plan, 3).values()] == [(2, 3, 16)] * 2
+    assert sent.together(3) > sent.together(10**6) == 1
+    monkeypatch.setattr("auditor.hinting.MAX_ENTRY", 100)
+    assert sent.last(plan, 3) == {}
+    grid, outputs = cases(2)
+    assert len(proofs.prove(GRAPH, SCHEMA, grid, [linf(3)] * 2, margins(outputs.argmax(axis=1)), hints=sent)) == 2
+
+
 def test_hints_for_another_model_are_left_aside():
     grid, outputs = cases(2)
     wanted = margins(outputs.argmax(axis=1))
