@@ -263,7 +263,7 @@ def examine(inputs: Inputs) -> Outcome:
         required=inputs.profile.required,
         pictures=pictures(evidence, attacked, _rebuilt(checks)),
         not_claimed=NOT_CLAIMED,
-        figures=_figures(evidence, attacked),
+        figures=_figures(evidence, attacked) | _not_proven(checks),
     )
     logged = [*(request.logged for request in case.requests), *([case.opening_logged] if case.opening_logged else [])]
     used = {one.leaf: held[one.leaf] for one in logged if one.leaf in held}
@@ -273,6 +273,12 @@ def examine(inputs: Inputs) -> Outcome:
 def _rebuilt(checks: tuple[CheckResult, ...]) -> float | None:
     found = next((check.evidence.get("ratio") for check in checks if check.check == "disclosure"), None)
     return float(found) if isinstance(found, float) else None
+
+
+def _not_proven(checks: tuple[CheckResult, ...]) -> dict[str, Any]:
+    # Radii of claims that are certified but not proven: the certified ones alone would say too much.
+    found = next((check.evidence.get("not_proven") for check in checks if check.check == "redirection"), None)
+    return {"not_proven": found} if found is not None else {}
 
 
 def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine, ...]:

@@ -16,6 +16,7 @@ from auditor.files import read_file
 from auditor.view import Finding
 from protocol import claims as claim_lines
 from protocol import envelope as dsse
+from protocol import hints as hint_file
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
 from protocol.errors import DigestMismatch, Error, Expired, MalformedError, UnknownKey, VerificationError
@@ -53,8 +54,11 @@ LIMITS = {
     "opening": openings.MAX_OPENINGS_FILE,
     "predecessor": dsse.MAX_ENVELOPE,
     "predecessor-claims": claim_lines.MAX_FILE,
+    hint_file.ROLE: hint_file.MAX_FILE,
 }
 _MANY = ("request", "request-records")
+_ERASABLE = ("opening", hint_file.ROLE)
+"""What says more of single records than a certificate has to: a bundle verifies without it, and proves less."""
 _OTHER = 1 << 30
 _ONCE = ("base", "patched", "schema", "recipe", "patch", "patch-tensors", "claims", "commitment")
 T = TypeVar("T")
@@ -125,6 +129,7 @@ class Case:
     claim_lines: tuple[bytes, ...]
     opened: tuple[RecordOpening, ...] | None
     openings_erased: bool
+    hints: hint_file.Hints | None
     hostile: tuple[Finding, ...]
     claimed_requests: tuple[str, ...]
     predecessor: PredecessorCase | None = None
@@ -421,7 +426,8 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
         # The owner signed for it: that is a finding about the owner, and nothing that it lists is looked at.
         listing, unread = manifest.Manifest(entries=(), refers="", raw=raw), error
     reader = _Reader(folder, listing)
-    erased = [path for path in listing.paths("opening") if not (folder / path).exists()]
+    erased = [path for role in _ERASABLE for path in listing.paths(role) if not (folder / path).exists()]
+    openings_erased = any(path in erased for path in listing.paths("opening"))
     if unread is not None:
         reader.accuse(str(unread.at("manifest.json")))
     else:
@@ -493,12 +499,14 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
     claims, claim_bytes = reader.parse(paths["claims"], "claims", claim_lines.parse_file)
     lines = claim_lines.split_lines(claim_bytes) if claims is not None and claim_bytes is not None else ()
     opened: tuple[RecordOpening, ...] | None = None
-    if listing.paths("opening") and not erased:
+    if listing.paths("opening") and not openings_erased:
         path = listing.paths("opening")[0]
         parsed, _ = reader.parse(path, "opening", lambda raw: tuple(openings.parse(raw, where=path)))
         opened = parsed
     elif not listing.paths("opening"):
         opened = ()
+    hint_paths = [path for path in listing.paths(hint_file.ROLE) if path not in erased]
+    hints, _ = reader.parse(hint_paths[0] if hint_paths else None, hint_file.ROLE, hint_file.parse)
 
     _read_rest(reader, erased)
 
@@ -530,7 +538,8 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
         claims_root=claim_lines.root(lines) if claims is not None else None,
         claim_lines=lines,
         opened=opened,
-        openings_erased=bool(erased),
+        openings_erased=openings_erased,
+        hints=hints,
         hostile=tuple(reader.hostile),
         claimed_requests=certificate.requests,
         predecessor=predecessor,

@@ -19,6 +19,7 @@ from auditor.case import Case
 from auditor.engine import Engine
 from auditor.entries import Entry
 from auditor.execute import Program
+from auditor.hinting import Given
 from auditor.memory import MOST, batch_limit
 from auditor.profile import Profile
 from auditor.transcript import Transcript
@@ -198,6 +199,10 @@ class Evidence:
     def redirections(self) -> tuple[Redirection, ...]:
         """All redirection claims."""
         return tuple(c for c in self.case.claims or () if isinstance(c, Redirection))
+
+    def hints(self, claims: tuple[Redirection, ...]) -> Given:
+        """Slopes that the bundle ships for some of its claims."""
+        return Given.of(self.case.hints, self.case.claims or (), claims)
 
     @cached_property
     def class_removals(self) -> tuple[ClassRemoval, ...]:

@@ -20,6 +20,7 @@ from owner.refusal import Refused
 from owner.succession import Predecessor, RequestFile
 from protocol import claims as claim_lines
 from protocol import envelope as dsse
+from protocol import hints as hint_file
 from protocol import manifest, openings
 from protocol.claims import ClassRemoval, Linear, Logits, Redirection
 from protocol.digests import sha256_hex
@@ -206,6 +207,8 @@ def draft(
     if job.rows:
         opened = workspace.open_rows(job.rows)
         files["openings.npz"] = ("opening", openings.serialise(opened, features=result.patch.features))
+    if result.hints is not None:
+        files[hint_file.FILE] = (hint_file.ROLE, result.hints)
     certificate = Certificate(
         subject="",
         commitment=workspace.leaf,

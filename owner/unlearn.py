@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from owner import succession
+from owner import hinting, succession
 from owner.certify import CERTIFICATE, log_certificate, write_bundle
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
@@ -197,6 +197,7 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
         )
         progress("reading", 1.0)
         result, dropped = (method(job), ()) if found is None else _beside(job, method, found, fresh, requests)
+        result = hinting.improve(job, result)
     except MalformedError as error:
         raise error.at(str(workspace.folder)) from None
     # The bundle grows in a folder of its own and takes its name when it is whole.

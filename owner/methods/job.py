@@ -98,9 +98,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A method's answer: the patch, the claims (each record's once), and notes for whoever runs the program."""
+    """A method's answer: the patch, the claims (each record's once), and notes for whoever runs the program.
+
+    `hints` is a file of proof hints for these claims (SPEC 11.12), if they need one.
+    """
 
     patch: Patch
     claims: tuple[Claim, ...]
     notes: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    hints: bytes | None = None

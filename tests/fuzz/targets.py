@@ -20,6 +20,7 @@ from auditor.strict_yaml import parse_mapping
 from protocol import (
     canonical,
     claims,
+    hints,
     keys,
     locked_key,
     manifest,
@@ -235,6 +236,21 @@ def _tiles() -> list[bytes]:
     return [_joined(path.encode(), data) for path, data in files.items()]
 
 
+def _hints() -> list[bytes]:
+    slopes = hints.Slopes(
+        claim=np.array([0, 2], np.int32),
+        entry=np.array([0, 0], np.int32),
+        inner=np.array([[0, 255, 9]], np.uint8),
+        last=np.full((1, 2, 3), 128, np.uint8),
+    )
+    one = np.zeros(1, np.int32)
+    duals = hints.Duals(part=one, row=one, claim=one, rival=one, weight=one + 1, offset=np.ones((1, 3), np.int32))
+    return [
+        hints.to_bytes(hints.Hints(slopes=slopes, duals=duals)),
+        hints.to_bytes(hints.Hints(slopes=hints.Slopes.none(), duals=hints.Duals.none())),
+    ]
+
+
 def _vkey(data: bytes) -> None:
     _same(data, keys.parse_vkey(_text(data)).vkey.encode())
 
@@ -378,6 +394,9 @@ TARGETS: dict[str, Target] = {
     "verify-slip": Target(
         run=_verify_slip, seeds=lambda: [_made().slip(0, 1)], covers=("protocol.openings.parse_slip",),
         errors=(MalformedError, VerificationError),
+    ),
+    "hints": Target(
+        run=hints.parse, seeds=_hints, covers=("protocol.hints.parse", "protocol.arrays.read_npz"),
     ),
     "openings": Target(
         run=openings.parse, seeds=lambda: [openings.serialise(forge.opened(0, 3), features=3)],
