@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int
 
 from auditor import compose
 from auditor.case import Case
+from auditor.deployment.source import Live, Recorded
 from auditor.engine import Engine
 from auditor.execute import Program
 from auditor.memory import MOST, batch_limit
@@ -107,6 +108,7 @@ class Evidence:
     engine: Engine | None = None
     log_conflicts: tuple[tuple[str, str], ...] = ()
     log_notes: tuple[str, ...] = ()
+    served: Live | Recorded | None = None
 
     def generator(self, check: str) -> np.random.Generator:
         """The check's own randomness: from the challenge where there is one, else from the seed."""
