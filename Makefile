@@ -9,7 +9,7 @@ SEED ?= 2
 
 FUZZ_SECONDS ?= 10
 
-.PHONY: setup demo peers test properties check coverage bench calibration attacks sacroml soundness marabou crash fuzz conformance clean
+.PHONY: setup demo peers test properties check coverage bench calibration attacks sacroml soundness marabou mlserver crash fuzz conformance clean
 
 setup: $(READY)
 
@@ -45,7 +45,8 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) marabou || echo "Marabou could not be installed (it needs Python 3.8 to 3.12); its cross-check skips"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cross/test_marabou.py
+	$(MAKE) mlserver || echo "MLServer could not be installed; the deployment check meets no real server"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/cross/test_marabou.py tests/cross/test_mlserver.py
 
 # Somebody else's verifier, in an environment of its own: it wants its own versions, and nothing here imports it.
 marabou: .venv-marabou/.ready
@@ -55,6 +56,16 @@ marabou: .venv-marabou/.ready
 	$(PYTHON) -m venv .venv-marabou
 	.venv-marabou/bin/pip install --quiet --disable-pip-version-check --requirement .ci/marabou.txt
 	.venv-marabou/bin/python -W ignore -c "from maraboupy import Marabou; Marabou.read_onnx"
+	@touch $@
+
+# A real inference server, in an environment of its own: the deployment check asks it over loopback.
+mlserver: .venv-mlserver/.ready
+
+.venv-mlserver/.ready: .ci/mlserver.txt
+	rm -rf .venv-mlserver
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check --requirement .ci/mlserver.txt
+	.venv-mlserver/bin/python -c "import mlserver, onnxruntime"
 	@touch $@
 
 # After `make test`: what the tests reached. The goal is 100 % of protocol/ and 95 % of the rest, branches counted.
@@ -87,6 +98,7 @@ bench: $(READY)
 	$(MAKE) sacroml || echo "SACRO-ML could not be installed; it is not compared"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.shadow_bench
 	$(BIN)/python -m tests.benchmarks.log_bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.deployment_power
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
 	$(BIN)/python -m tests.benchmarks.redirection_study $(if $(DATA),--data $(dir $(DATA)) --many --retrain)
@@ -110,4 +122,4 @@ conformance: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/conformance $(KIT)
 
 clean:
-	rm -rf demo .venv-marabou .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .venv-marabou .venv-mlserver .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

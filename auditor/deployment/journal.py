@@ -47,7 +47,7 @@ class Line:
     def to_bytes(self, number: int) -> bytes:
         """One line of JSON; logits as the hexadecimal of their little-endian bytes."""
         value: dict[str, Any] = {
-            "n": number, "kind": self.kind, "identity": self.identity, "url": self.url, "at": round(self.at, 3),
+            "n": number, "kind": self.kind, "identity": self.identity, "url": self.url, "at": round(float(self.at), 3),
             "requests": self.requests,
         }  # fmt: skip
         if self.logits is not None:

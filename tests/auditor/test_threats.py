@@ -360,7 +360,9 @@ def test_today():
     known = {threat.id: threat.today for threat in THREATS}
     assert known["noop-patch"] == "yes"
     assert known["silent-drop"] == "partly"
-    assert known["serving-swap"] == known["forged-training-log"] == "no"
+    assert known["serving-swap"] == "yes"
+    assert known["re-ingestion"] == "yes"
+    assert known["forged-training-log"] == "no"
 
 
 def test_command_prints_both_formats():
