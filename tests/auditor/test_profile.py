@@ -73,7 +73,7 @@ def test_load_by_path_and_by_name(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_bytes(GOOD)
     assert load_profile(str(path)).name == "mine"
-    with pytest.raises(AuditorError, match="there are indistinguishable, redirection"):
+    with pytest.raises(AuditorError, match="there are gdpr-erasure, indistinguishable, redirection"):
         load_profile("nonsense")
     path.write_bytes(b"version: 1\n")
     with pytest.raises(UnsupportedVersion, match=r"p\.yaml"):
