@@ -10,8 +10,8 @@ SEED ?= 2
 FUZZ_SECONDS ?= 10
 SMALL ?=
 
-.PHONY: setup demo peers test properties check coverage bench calibration attacks table sacroml soundness marabou crash fuzz \
-  conformance formal clean
+.PHONY: setup demo peers test properties check coverage bench calibration attacks table sacroml soundness marabou mlserver \
+  crash fuzz conformance formal clean
 
 setup: $(READY)
 
@@ -59,6 +59,16 @@ marabou: .venv-marabou/.ready
 	.venv-marabou/bin/python -W ignore -c "from maraboupy import Marabou; Marabou.read_onnx"
 	@touch $@
 
+# A real inference server, in an environment of its own: the deployment check asks it over loopback.
+mlserver: .venv-mlserver/.ready
+
+.venv-mlserver/.ready: .ci/mlserver.txt
+	rm -rf .venv-mlserver
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check --requirement .ci/mlserver.txt
+	.venv-mlserver/bin/python -c "import mlserver, onnxruntime"
+	@touch $@
+
 # After `make test`: what the tests reached. The goal is 100 % of protocol/ and 95 % of the rest, branches counted.
 coverage: $(READY)
 	test -f .coverage || $(MAKE) test
@@ -95,6 +105,7 @@ bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.shadow_bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.speed --out tests/benchmarks/RESULTS.md $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.benchmarks.log_bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.deployment_power
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
 	$(BIN)/python -m tests.benchmarks.redirection_study $(if $(DATA),--data $(dir $(DATA)) --many --retrain)
@@ -122,4 +133,4 @@ formal: $(READY)
 	$(BIN)/python -m tests.formal $(if $(SMALL),--small)
 
 clean:
-	rm -rf demo .venv-marabou .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .venv-marabou .venv-mlserver .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,7 @@ verified: that is an error, and accuses nobody.
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -34,10 +35,15 @@ from auditor.checks import (
     redirection,
     utility,
 )
+from auditor.deployment.client import Rest, Transport
+from auditor.deployment.endpoint import Endpoint
+from auditor.deployment.journal import MAX_FILE, Journal
+from auditor.deployment.pacing import Pace
+from auditor.deployment.source import Live, Recorded
 from auditor.engine import Engine
 from auditor.entries import look
 from auditor.evidence import Evidence, Reference, load_reference, moved
-from auditor.files import new_folder, write_atomic
+from auditor.files import new_folder, read_file, write_atomic
 from auditor.ledger import Ledger, sign
 from auditor.membership_pages import all_figures
 from auditor.pictures import pictures
@@ -57,6 +63,8 @@ from protocol.keys import SigningKey
 from protocol.log import proof
 from protocol.messages.report import CheckLine, FindingLine, Report, combine
 
+QUERIES = "deployment/queries.jsonl"
+"""The query log's place in a report."""
 NOT_CLAIMED = (
     (
         "That information is gone: the base weights still hold what they learned, and whoever has base and patch can "
@@ -107,6 +115,11 @@ class Inputs:
         seed: of what the challenge does not determine.
         progress: called with a stage and the share done.
         engine: where shadow models are trained; None trains them in this process.
+        endpoint: whom to ask for the deployed model, if anybody.
+        resume: whether an interrupted run of queries may go on.
+        queries: the query log of a report that is replayed; nobody is asked then.
+        transport: over which wire the endpoint is asked; None is HTTP.
+        pace: the clock and the waiting between queries; None is the machine's.
         own_proofs: proofs of what the auditor's log holds, by leaf hash; None reads them from `ledger`.
     """
 
@@ -125,6 +138,11 @@ class Inputs:
     seed: int
     progress: Callable[[str, float], None]
     engine: Engine | None = None
+    endpoint: Endpoint | None = None
+    resume: bool = False
+    queries: bytes | None = None
+    transport: Transport | None = None
+    pace: Pace | None = None
     own_proofs: Mapping[str, bytes] | None = None
 
 
@@ -137,6 +155,7 @@ class Outcome:
     transcript: Transcript
     history: history.History
     own_proofs: Mapping[str, bytes]
+    queries: Journal | None = None
 
 
 def _checkpoints(bundle: Path) -> dict[str, bytes]:
@@ -171,6 +190,27 @@ def _reference(inputs: Inputs, case: Case) -> tuple[Reference | None, str]:
     if case.schema is None or case.base is None or case.schema.shape != case.base.input_shape:
         return None, "The reference data cannot be read without an input schema that fits the base model."
     return load_reference(inputs.reference, case.schema, case.base.classes), ""
+
+
+def _served(inputs: Inputs, transcript: Transcript) -> Live | Recorded | None:
+    # One journal for each opened audit: what was asked under its nonce is told, whatever the audit is repeated with.
+    if inputs.queries is not None:
+        return Recorded.of(inputs.queries, where=QUERIES)
+    if transcript.opening_leaf is None:
+        return None
+    state = inputs.ledger.private / "queries" / f"{transcript.opening_leaf}.jsonl"
+    if inputs.endpoint is None:
+        return Recorded.of(read_file(state, limit=MAX_FILE), where=str(state)) if state.is_file() else None
+    revealed = inputs.ledger.revealed(transcript.opening_leaf)
+    pace = inputs.pace or Pace(time.time, time.sleep)
+    return Live(
+        endpoint=inputs.endpoint,
+        transport=inputs.transport or Rest(pace.clock),
+        pace=pace,
+        state=state,
+        resume=inputs.resume,
+        spent="a report has revealed this audit's nonce, so that anybody can foresee the probes" if revealed else "",
+    )
 
 
 def examine(inputs: Inputs) -> Outcome:
@@ -217,7 +257,9 @@ def examine(inputs: Inputs) -> Outcome:
         log_conflicts=seen.conflicts,
         log_notes=seen.notes,
         owner_entries=owner_log.entries if owner_log is not None else None,
+        served=_served(inputs, transcript),
     )
+    asked = deployment.Asked()
     attacked = membership.Outcome()
     steps: dict[str, Callable[[], CheckResult]] = {
         "authenticity": lambda: authenticity.check(evidence),
@@ -231,7 +273,7 @@ def examine(inputs: Inputs) -> Outcome:
         "membership": lambda: membership.check(evidence, attacked),
         "persistence": lambda: persistence.check(evidence),
         "disclosure": lambda: disclosure.check(evidence),
-        "deployment": lambda: deployment.check(evidence),
+        "deployment": lambda: deployment.check(evidence, asked),
         "boundedness": lambda: boundedness.check(evidence),
         "challenge": lambda: challenge.check(evidence),
         "monitor": lambda: monitor.check(evidence),
@@ -267,7 +309,7 @@ def examine(inputs: Inputs) -> Outcome:
     )
     logged = [*(request.logged for request in case.requests), *([case.opening_logged] if case.opening_logged else [])]
     used = {one.leaf: held[one.leaf] for one in logged if one.leaf in held}
-    return Outcome(case=case, view=view, transcript=transcript, history=seen, own_proofs=used)
+    return Outcome(case=case, view=view, transcript=transcript, history=seen, own_proofs=used, queries=asked.journal)
 
 
 def _rebuilt(checks: tuple[CheckResult, ...]) -> float | None:
@@ -403,6 +445,8 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
             files["transcript/latest.tlog-proof"] = ("transcript", outcome.transcript.latest_proof)
     for leaf, data in outcome.own_proofs.items():
         files[f"transcript/{leaf}.tlog-proof"] = ("transcript", data)
+    if outcome.queries is not None:
+        files[QUERIES] = ("queries", outcome.queries.to_bytes())
     for name, data in outcome.history.evidence:
         files[f"evidence/{name}"] = ("evidence", data)
     for path, (_, data) in files.items():

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int
 
 from auditor import compose
 from auditor.case import Case
+from auditor.deployment.source import Live, Recorded
 from auditor.engine import Engine
 from auditor.entries import Entry
 from auditor.execute import Program
@@ -110,6 +111,7 @@ class Evidence:
     log_conflicts: tuple[tuple[str, str], ...] = ()
     log_notes: tuple[str, ...] = ()
     owner_entries: tuple[Entry, ...] | None = None
+    served: Live | Recorded | None = None
 
     def generator(self, check: str) -> np.random.Generator:
         """The check's own randomness: from the challenge where there is one, else from the seed."""

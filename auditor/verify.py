@@ -288,6 +288,7 @@ def replay(
                 seed=seed,
                 engine=engine,
                 progress=progress,
+                queries=verified.files.get(audit.QUERIES),
                 own_proofs={
                     path.removeprefix("transcript/").removesuffix(".tlog-proof"): data
                     for path, data in verified.files.items()

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int64
 
 from owner.execute import OPERATORS, Program, constants
 from owner.methods.job import Job, Result
-from owner.methods.prune import data_radius
+from owner.methods.radius import data_radius
 from owner.relaxation import Question, Relaxation, search
 from protocol.claims import Argmax, Redirection, Region
 from protocol.errors import OwnerError

@@ -380,8 +380,8 @@ def test_today():
     known = {threat.id: threat.today for threat in THREATS}
     assert known["noop-patch"] == "yes"
     assert known["silent-drop"] == known["curious-auditor"] == "yes"
-    assert known["colluding-auditor"] == "no"
-    assert known["serving-swap"] == known["forged-training-log"] == "no"
+    assert known["serving-swap"] == known["re-ingestion"] == "yes"
+    assert known["colluding-auditor"] == known["forged-training-log"] == "no"
 
 
 def test_command_prints_both_formats():
