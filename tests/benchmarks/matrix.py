@@ -154,9 +154,7 @@ def _key(settings: Settings, names: tuple[str, str], adversary: Adversary, param
     return jcs_digest({"names": "/".join(names), "threat": adversary.threat, "parameters": repr(parameters), **values})
 
 
-def collect(
-    settings: Settings, pairs: tuple[tuple[str, str], ...], state: Path, data: Path | None, say: object = print
-) -> Iterator[Row]:
+def collect(settings: Settings, pairs: tuple[tuple[str, str], ...], state: Path, data: Path | None) -> Iterator[Row]:
     """Rows from the state file, and the missing ones, each stored as soon as it is known."""
     done: dict[str, Row] = {}
     if state.exists():
@@ -221,7 +219,7 @@ def table(rows: list[Row], settings: Settings) -> list[str]:
         lines += ["", "Honest twins that are not CONSISTENT, and why:", ""]
         lines += [f"- {one.threat}, {one.data}/{one.kind}: {one.verdict}: {one.why}" for one in unsure]
     lines += ["", "Threats without a row, and why:", ""]
-    return lines + [f"- {threat}: {reason}." for threat, reason in SEATS.items()]
+    return lines + [f"- {threat}: {seat.reason}." for threat, seat in SEATS.items()]
 
 
 def head(settings: Settings, rows: list[Row], command: str) -> list[str]:
@@ -245,7 +243,9 @@ def head(settings: Settings, rows: list[Row], command: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="digits, one architecture, the weakest strength that is due")
+    parser.add_argument(
+        "--small", action="store_true", help="digits, one architecture, the weakest strength that is due"
+    )
     parser.add_argument("--data", type=Path, help="folder with mnist.npz and uci_har.npz; without it digits only")
     parser.add_argument("--worlds", help="only these, such as digits/mlp,mnist/wide")
     parser.add_argument("--state", type=Path, help="finished rows; matrix.jsonl, none with --small")

@@ -5,6 +5,7 @@ conformance cases play of them, each a function of a scene; `SEATS` the threats 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -15,23 +16,33 @@ from tests.conformance.adversaries.adversary import Adversary, Parameters
 from tests.conformance.adversaries.scene import Scene
 
 _SHARED = {"__init__", "adversary", "scene", "stage", "wide_item", "rewritten_log"}
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Why nobody plays a threat here, and the test that plays it elsewhere, if its finding exists."""
+
+    reason: str
+    played_by: str | None = None
+
+
 _DEPLOYMENT = "played against a live endpoint, by the tests of the deployment check"
-SEATS: dict[str, str] = {
-    "serving-swap": _DEPLOYMENT,
-    "patch-strip": _DEPLOYMENT,
-    "audit-detector": _DEPLOYMENT,
-    "precision-drift": _DEPLOYMENT,
-    "pair-leakage": "a property of every local patch, reported and never failed: an honest owner has it, too",
-    "relabel-disguise": "no check looks at features; on outputs it is over-forgetting, which is played",
-    "denied-record": "a slip is verified where a request or a receipt is; an audit has no finding of it",
-    "decoy-commitment": "mostly undetectable, and stated so",
-    "key-compromise": "such a message is refused on loading, which accuses nobody; tests of the trust file play it",
-    "curious-auditor": "the auditor's own duty: no bundle shows it",
-    "retentive-auditor": "the auditor's own duty: no bundle shows it",
-    "colluding-auditor": "shown by replaying a report, not by an audit",
-    "forged-training-log": "undetectable from parameters alone, and stated so",
+SEATS: dict[str, Seat] = {
+    "serving-swap": Seat(_DEPLOYMENT),
+    "patch-strip": Seat(_DEPLOYMENT),
+    "audit-detector": Seat(_DEPLOYMENT),
+    "precision-drift": Seat(_DEPLOYMENT),
+    "pair-leakage": Seat("a property of every local patch, reported and never failed: an honest owner has it, too"),
+    "relabel-disguise": Seat("no check looks at features; on outputs it is over-forgetting, which is played"),
+    "denied-record": Seat("a slip is verified where a request or a receipt is; an audit has no finding of it"),
+    "decoy-commitment": Seat("mostly undetectable, and stated so"),
+    "key-compromise": Seat("refused on loading, which accuses nobody; tests of the trust file play it"),
+    "curious-auditor": Seat("the auditor's own duty: no bundle shows it"),
+    "retentive-auditor": Seat("the auditor's own duty: no bundle shows it"),
+    "colluding-auditor": Seat("shown by replaying a report, not by an audit"),
+    "forged-training-log": Seat("undetectable from parameters alone, and stated so"),
 }
-"""Threats without an adversary here. A threat whose finding exists must leave this list and get a module."""
+"""Threats without an adversary here. A threat whose finding exists needs a module, or the test that plays it."""
 
 
 def _load() -> dict[str, Adversary]:
@@ -60,4 +71,4 @@ _ORDER = (
 )  # fmt: skip
 ADVERSARIES: dict[str, Callable[..., Draft]] = {name: _shown(ROLES[name]) for name in _ORDER}
 
-__all__ = ["ADVERSARIES", "ROLES", "SEATS", "Adversary", "Parameters", "Scene"]
+__all__ = ["ADVERSARIES", "ROLES", "SEATS", "Adversary", "Parameters", "Scene", "Seat"]

@@ -81,6 +81,9 @@ class Adversary:
     around: "Callable[[Workshop, Forged, Any, np.random.Generator], Mapping[str, Any]] | None" = None
     watch: "Callable[[Workshop, Forged, Any, np.random.Generator], Watched] | None" = None
 
+    def __str__(self) -> str:
+        return self.threat
+
     def detectable(self, parameters: Parameters) -> bool:
         """Whether it has to be found at this strength."""
         return parameters.strength >= self.limit

@@ -40,9 +40,7 @@ def watch(
         own.add(leaf_of(path.read_bytes()))
     workshop.world.witness(workshop.world.auditor_log)
     # The workshop's log is shared: only what was opened here counts.
-    found = [
-        entry for entry in entries(workshop) if type(entry.message).__name__ != "Opening" or entry.leaf in own
-    ]
+    found = [entry for entry in entries(workshop) if type(entry.message).__name__ != "Opening" or entry.leaf in own]
     return monitor.watch(found, now=workshop.world.clock.now + YEAR, forgotten={})
 
 

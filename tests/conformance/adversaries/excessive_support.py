@@ -25,7 +25,7 @@ class Parameters:
 
     @property
     def strength(self) -> float:
-        return self.share
+        return self.share if self.which == "one" else 10 * self.share
 
 
 def play(scene: Scene, parameters: Parameters, generator: np.random.Generator) -> Draft:

@@ -51,9 +51,8 @@ def sign_request(workshop: "Workshop", rows: list[int], *, on_behalf: bool, logg
 def usual_rows(workshop: "Workshop") -> list[int]:
     """The rows of the usual request: so many that attacks can be read on them."""
     workspace = Workspace(folder=workshop.world.root / "commitment")
-    from protocol.messages.request import Request as Asked
-
     from protocol import messages
+    from protocol.messages.request import Request as Asked
 
     _, request = messages.read(workshop.records.read_bytes(), Asked)
     from protocol.messages.request import parse_list

@@ -49,8 +49,9 @@ def play(scene: Scene, parameters: Parameters, generator: np.random.Generator) -
         if isinstance(claim, Redirection) and claim.item is not None:
             if claim.item in gone:
                 continue
-            claim = replace(claim, item=number[claim.item])
-        kept.append(claim)
+            kept.append(replace(claim, item=number[claim.item]))
+        else:
+            kept.append(claim)
     return scene.with_patch(with_scene.with_parts(patch, *parts), tuple(kept))
 
 

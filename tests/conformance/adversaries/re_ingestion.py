@@ -65,9 +65,7 @@ def watch(
         count = len(workspace.records.labels)
         rows = [row for row in range(count) if workspace.commitments_of([row])[0] not in forgotten][:3]
     slip = openings.serialise_slip(
-        openings.Slip(
-            openings=tuple(workspace.open_rows(rows)), commitment=envelope, commitment_proof=logged
-        )
+        openings.Slip(openings=tuple(workspace.open_rows(rows)), commitment=envelope, commitment_proof=logged)
     )
     world.witness(world.owner_log)
     return monitor.watch(entries(workshop), now=0, forgotten=forgotten, slips=[("slip", slip)])

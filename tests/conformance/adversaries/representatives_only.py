@@ -13,13 +13,13 @@ from tests.conformance.adversaries.scene import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """How many records are left as they were; from 0 to 1 it is a share of them."""
+    """How many records are left as they were; below 1 it is a share of them."""
 
     left: float
 
     @property
     def strength(self) -> float:
-        return self.left
+        return self.left if self.left >= 1 else 1000 * self.left
 
     def count(self, records: int) -> int:
         return round(self.left * records) if self.left < 1 else min(int(self.left), records - 1)
@@ -43,7 +43,7 @@ ADVERSARY = Adversary(
     check="redirection",
     honest=Parameters(left=0),
     sweep=(Parameters(left=1), Parameters(left=5), Parameters(left=0.5)),
-    limit=0.01,
+    limit=1.0,
     limit_text="one record",
     play=play,
 )

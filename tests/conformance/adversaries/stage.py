@@ -93,9 +93,7 @@ def spent(workshop: Workshop, scene: object) -> object:
     )
 
 
-def perform(
-    workshop: Workshop, adversary: Adversary, parameters: Parameters, generator: np.random.Generator
-) -> Seen:
+def perform(workshop: Workshop, adversary: Adversary, parameters: Parameters, generator: np.random.Generator) -> Seen:
     """Play it, audit it under the workshop's profile, and say what was seen."""
     forged, changes = prepare(workshop, adversary, parameters, generator)
     if adversary.watch is not None:
@@ -103,9 +101,7 @@ def perform(
         return Seen(
             verdict="REFUTED" if watched.findings else "CONSISTENT",
             checks=(
-                CheckLine(
-                    check="monitor", verdict="REFUTED" if watched.findings else "CONSISTENT", required=True
-                ),
+                CheckLine(check="monitor", verdict="REFUTED" if watched.findings else "CONSISTENT", required=True),
             ),
             findings=frozenset((finding.threat, finding.check) for finding in watched.findings),
             why=watched.notes,

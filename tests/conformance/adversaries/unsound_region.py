@@ -29,11 +29,11 @@ def play(scene: Scene, parameters: Parameters, generator: np.random.Generator) -
     claims = []
     for claim in scene.result.claims:
         if isinstance(claim, Redirection):
-            radius = next(steps)
-            if left > 0:
-                claim = with_radius(claim, int(radius) + parameters.overstated)
+            radius = int(next(steps)) + (parameters.overstated if left > 0 else 0)
+            claims.append(with_radius(claim, radius))
             left -= 1
-        claims.append(claim)
+        else:
+            claims.append(claim)
     return scene.with_patch(scene.result.patch, tuple(claims))
 
 
