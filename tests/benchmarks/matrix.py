@@ -154,17 +154,26 @@ def _key(settings: Settings, names: tuple[str, str], adversary: Adversary, param
     return jcs_digest({"names": "/".join(names), "threat": adversary.threat, "parameters": repr(parameters), **values})
 
 
-def collect(settings: Settings, pairs: tuple[tuple[str, str], ...], state: Path, data: Path | None) -> Iterator[Row]:
-    """Rows from the state file, and the missing ones, each stored as soon as it is known."""
+def read_state(states: tuple[Path, ...]) -> dict[str, Row]:
+    """Finished rows by key."""
     done: dict[str, Row] = {}
-    if state.exists():
-        for line in state.read_text().splitlines():
+    for state in states:
+        for line in state.read_text().splitlines() if state.exists() else ():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # the line that an interruption cut off
                 continue
             known = entry["row"] | {"findings": tuple(tuple(pair) for pair in entry["row"]["findings"])}
             done[entry["key"]] = Row(**known)
+    return done
+
+
+def collect(
+    settings: Settings, pairs: tuple[tuple[str, str], ...], state: Path, data: Path | None,
+    *, others: tuple[Path, ...] = (), play: bool = True,
+) -> Iterator[Row]:  # fmt: skip
+    """Rows from the state files, and the missing ones (unless `play` is off), each stored as soon as it is known."""
+    done = read_state((state, *others))
     for names in pairs:
         wanted = [(one, p) for one in ROLES.values() for p in strengths(one, settings, names)]
         keys = [_key(settings, names, one, p) for one, p in wanted]
@@ -172,6 +181,8 @@ def collect(settings: Settings, pairs: tuple[tuple[str, str], ...], state: Path,
             workshop: Workshop | None = None
             for key, (adversary, parameters) in zip(keys, wanted, strict=True):
                 if key not in done:
+                    if not play:
+                        continue
                     if workshop is None:
                         workshop = world_of(parts_of(names[0], settings, data), names[1], settings, Path(folder))
                     done[key] = row(workshop, names, adversary, parameters, settings.seed)
@@ -248,6 +259,8 @@ def main() -> int:
     )
     parser.add_argument("--data", type=Path, help="folder with mnist.npz and uci_har.npz; without it digits only")
     parser.add_argument("--worlds", help="only these, such as digits/mlp,mnist/wide")
+    parser.add_argument("--merge", type=Path, nargs="*", default=(), help="state files of other processes")
+    parser.add_argument("--finished", action="store_true", help="play nothing: write what the state files hold")
     parser.add_argument("--state", type=Path, help="finished rows; matrix.jsonl, none with --small")
     parser.add_argument("--out", type=Path, help="Markdown file to write; standard output without it")
     options = parser.parse_args()
@@ -259,7 +272,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         state = options.state or (Path(folder) / "small.jsonl" if options.small else Path("matrix.jsonl"))
         rows = []
-        for one in collect(settings, pairs, state, options.data):
+        for one in collect(
+            settings, pairs, state, options.data, others=tuple(options.merge), play=not options.finished
+        ):
             rows.append(one)
             mark = "ok   " if one.good else "WRONG"
             print(f"{mark} {one.data}/{one.kind} {one.threat} {one.parameters}: {_cell(one)}", flush=True)
