@@ -185,6 +185,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--worlds", help="only these, such as 0,1,2; for several processes with a state file each")
     parser.add_argument("--only", help="only these threats, with commas")
+    parser.add_argument("--finished", action="store_true", help="run nothing: write what the state files hold")
     parser.add_argument("--merge", type=Path, nargs="*", default=(), help="state files of other processes")
     parser.add_argument("--state", type=Path, default=Path("power.jsonl"), help="finished runs")
     parser.add_argument("--out", type=Path, help="Markdown file to write; standard output without it")
@@ -193,6 +194,7 @@ def main() -> int:
     started = time.process_time()
     worlds = tuple(map(int, options.worlds.split(","))) if options.worlds else tuple(range(WORLDS))
     threats = tuple(options.only.split(",")) if options.only else tuple(CURVES)
+    threats = () if options.finished else threats
     for threat, number in fill(SETTINGS, options.runs, options.state, threats, worlds):
         print(f"{threat}, run {number}: {time.process_time() - started:.0f} s", flush=True)
     found = read_state(SETTINGS, (options.state, *options.merge))
@@ -201,7 +203,7 @@ def main() -> int:
         "# What the statistical checks see", "",
         f"{command}: {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, scipy "
         f"{scipy.__version__}, torch {torch.__version__}.", "",
-        f"{options.runs} runs in {WORLDS} worlds on digits: {SETTINGS.trained} training, {SETTINGS.reference} reference "
+        f"Seeded runs in {WORLDS} worlds on digits: {SETTINGS.trained} training, {SETTINGS.reference} reference "
         f"records, {SETTINGS.forgotten} forgotten, {SETTINGS.shadows} shadow models, margin {SETTINGS.margin:g}, seed "
         f"{SETTINGS.seed}. Strength 0 is the honest twin: its REFUTED are false alarms. Strengths are explained in "
         "tests/conformance/adversaries.", "",

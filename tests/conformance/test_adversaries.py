@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from auditor import audit
-from auditor.checks import locality, utility
-from auditor.profile import CHECKS, load_profile
+from auditor.profile import CHECKS, load_profile, parse_profile, plan_template
 from auditor.threats import load_threats
 from auditor.view import CheckResult
+from owner.gates.sketch import sketch
 from protocol.messages.report import CheckLine, combine
 from tests.benchmarks import adaptive, matrix, power
 from tests.benchmarks.desk import Desk
 from tests.conformance import adversaries
 from tests.conformance.adversaries import ROLES, SEATS, wide_item
-from tests.conformance.adversaries.adversary import INDISTINGUISHABLE
+from tests.conformance.adversaries.adversary import INDISTINGUISHABLE, QUICK
+from tests.conformance.adversaries.scene import rows_by_item
 from tests.conformance.adversaries.stage import perform, prepare, seen
 
 THREATS = {threat.id: threat for threat in load_threats()}
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "threat_models"
 WORLD = ("digits", "mlp")
 REQUIRED = load_profile(INDISTINGUISHABLE).required
-TWINS = ("excessive-support", "hidden-damage", "point-lookup", "base-swap", "rollback", "withheld-opening")
+TWINS = ("excessive-support", "hidden-damage", "point-lookup")
 """Twins whose code does something; the full matrix plays all of them."""
 
 
@@ -141,29 +142,48 @@ def _verdict(checks, without=None):
 
 
 def _small_damage(workshop):
-    """Bundles that harm so few records of one class that locality stays CONSISTENT; the search is the owner's own."""
-    desk = Desk(workshop, 40)
-    scene = desk.usual
-    for item, klass in wide_item.candidates(scene, same_class=False):
-        labels = scene.job.workspace.records.labels[scene.kept]
-        for count in (1, 2, 3):
-            share = count / int((labels == klass).sum())
-            draft = wide_item.widened(scene, wide_item.nearest(scene, klass, share, item), item)
-            evidence = desk.evidence(draft, scene, np.random.default_rng(count))
-            if utility.check(evidence).verdict != "CONSISTENT" == locality.check(evidence).verdict:
-                yield lambda scene, share=share, item=item, klass=klass: wide_item.widened(
-                    scene, wide_item.nearest(scene, klass, share, item), item
-                )
+    """Boxes over a few records of another class and as few others as can be: (who is inside, item, records).
+
+    The search has the auditor's reference data, as a tuned owner has in threat_models/ADAPTIVE.md.
+    """
+    scene = workshop.scene(workshop.records, workshop.root / "openings" / "honest.json")
+    part = scene.result.patch.parts[-1]
+    gate, start = part.gate, scene.result.patch.items - part.gate.items
+    with np.load(workshop.root / "data" / "ref.npz") as archive:
+        theirs, labels = archive["X"].reshape(len(archive["y"]), -1).astype(np.int32), archive["y"]
+    kept = sketch(gate.matrix, scene.job.workspace.records.values[scene.kept])
+    points = sketch(gate.matrix, theirs)
+    shown = rows_by_item(scene.result.patch)[start:].argmax(axis=1)
+    found = []
+    for item in range(gate.items):
+        middle = (gate.low[item].astype(np.int64) + gate.high[item]) // 2
+        for klass in set(range(10)) - {int(shown[item])}:
+            near = np.flatnonzero(labels == klass)
+            near = near[np.argsort(np.abs(points[near] - middle).sum(axis=1))][:4]
+            for count in (3, 4):
+                low = np.minimum(gate.low[item], points[near[:count]].min(axis=0))
+                high = np.maximum(gate.high[item], points[near[:count]].max(axis=0))
+                inside = [int(((own >= low) & (own <= high)).all(axis=1).sum()) for own in (kept, points)]
+                if inside[1] <= 5:
+                    found.append((*inside, item + start, theirs[near[:count]]))
+    return sorted(found, key=lambda one: one[:3])
 
 
 def _only_utility(workshop):
-    # The challenge decides whether a harmed retained record is among those drawn, so some are tried.
-    for change in _small_damage(workshop):
-        forged = workshop.forge(change)
-        view = seen(audit.examine(workshop.inputs(forged)).view)
+    """A bundle that harms so few records, all of one class, that only the utility check is not CONSISTENT.
+
+    So few reference records as there are here bound a moved share by 5 %, and not by less once some have moved.
+    """
+    profile = parse_profile(QUICK.replace("levels: {", "levels: {locality: {affected_at_most: 0.05}, ").encode())
+    (workshop.root / "plan-harm.yaml").write_bytes(plan_template(profile, seed=workshop.demo.seed))
+    for _, _, item, covered in _small_damage(workshop)[:12]:
+        forged = workshop.forge(
+            lambda scene, item=item, covered=covered: wide_item.widened(scene, covered, item), plan="harm"
+        )
+        view = seen(audit.examine(workshop.inputs(forged, profile=profile)).view)
         wrong = [line.check for line in view.checks if line.required and line.verdict != "CONSISTENT"]
         if wrong == ["utility"]:
-            return forged, view
+            return forged, {"profile": profile}, view
     raise AssertionError("no damage was found that only the utility check sees")
 
 
@@ -176,7 +196,7 @@ def test_every_adversary_is_found_and_no_check_is_decoration(workshop):
             assert row.good, row
             assert bool(row.strength) == row.due
             rows.append(row)
-    _, view = _only_utility(workshop)
+    _, _, view = _only_utility(workshop)
     found = [row.checks for row in rows if row.due]
     found.append({line.check: line.verdict for line in view.checks if line.required})
     for check in (*REQUIRED, "monitor"):
@@ -193,8 +213,7 @@ def test_without_a_check_an_adversary_passes(workshop, monkeypatch, check):
         return CheckResult(check=check, verdict="CONSISTENT", summary="A stub.")
 
     if check == "utility":
-        forged, before = _only_utility(workshop)
-        changes = {}
+        forged, changes, before = _only_utility(workshop)
     else:
         sweep = [(one, p) for one in ROLES.values() for p in one.sweep if one.watch is None and one.detectable(p)]
         # The adversaries of this check first.
