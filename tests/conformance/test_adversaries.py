@@ -187,18 +187,38 @@ def _only_utility(workshop):
     raise AssertionError("no damage was found that only the utility check sees")
 
 
+def _only_locality(workshop):
+    """A bundle that moves outputs of other records of one class, and no prediction."""
+
+    def change(scene, number):
+        item, klass = wide_item.candidates(scene, same_class=True)[number]
+        return wide_item.widened(scene, wide_item.nearest(scene, klass, 0.2, item), item)
+
+    for number in range(6):
+        forged = workshop.forge(lambda scene, number=number: change(scene, number), plan="quick")
+        changes = {"profile": parse_profile(QUICK.encode())}
+        view = seen(audit.examine(workshop.inputs(forged, **changes)).view)
+        if [c.check for c in view.checks if c.required and c.verdict != "CONSISTENT"] == ["locality"]:
+            return forged, changes, view
+    raise AssertionError("no support was found that only the locality check sees")
+
+
 def test_every_adversary_is_found_and_no_check_is_decoration(workshop):
     rows = []
     for adversary in ROLES.values():
         twin, weakest = matrix.strengths(adversary, matrix.SMALL, WORLD)
+        if adversary.threat == "forged-request":
+            # The strength that only authenticity sees: of a single record other checks cannot be sure.
+            weakest = adversary.sweep[-1]
         for parameters in (twin, weakest) if adversary.threat in TWINS else (weakest,):
             row = matrix.row(workshop, WORLD, adversary, parameters, 1)
             assert row.good, row
             assert bool(row.strength) == row.due
             rows.append(row)
-    _, _, view = _only_utility(workshop)
     found = [row.checks for row in rows if row.due]
-    found.append({line.check: line.verdict for line in view.checks if line.required})
+    for alone in (_only_utility, _only_locality):
+        _, _, view = alone(workshop)
+        found.append({line.check: line.verdict for line in view.checks if line.required})
     for check in (*REQUIRED, "monitor"):
         passing = [one for one in found if check in one and _verdict(one) != "CONSISTENT" == _verdict(one, check)]
         assert passing, f"without {check} nothing would pass that does not pass with it"
@@ -212,8 +232,8 @@ def test_without_a_check_an_adversary_passes(workshop, monkeypatch, check):
     def stub(*_):
         return CheckResult(check=check, verdict="CONSISTENT", summary="A stub.")
 
-    if check == "utility":
-        forged, changes, before = _only_utility(workshop)
+    if check in ("utility", "locality"):
+        forged, changes, before = (_only_utility if check == "utility" else _only_locality)(workshop)
     else:
         sweep = [(one, p) for one in ROLES.values() for p in one.sweep if one.watch is None and one.detectable(p)]
         # The adversaries of this check first.
