@@ -10,9 +10,9 @@ shadow models (`calibration_world`), and lets a plan that names every attack jud
   one, trained with a share of them under wrong labels.
 
 The verdict is the check's: all comparisons of all attacks on forgotten records (A1 to A3, A8, A9, A14), on held-out
-members of the removed class (A11), on retained records (A10) and with the method re-run (A4, in one run of nine, for
-its cost) are one Holm family (`auditor.comparisons.across`). Properties (A5, A6, A12, A13) decide nothing; what they
-say of honest models is shown. A7 reads a patch, and there is none here.
+members of the removed class (A11), on retained records (A10) and with the method re-run (A4) are one Holm family
+(`auditor.comparisons.across`). For their cost A14 takes part in one run of five and A4 in one of 13. Properties (A5,
+A6, A12, A13) decide nothing; what they say of honest models is shown. A7 reads a patch, and there is none here.
 
 Runs share nothing but the 1,797 records they draw from; the binomial test takes them as independent, which errs a
 little, since one odd record can take part in several runs. An interrupted study goes on where it stopped: a finished
@@ -42,7 +42,7 @@ from auditor.comparisons import Together, across
 from auditor.statistics.equivalence import equivalence
 from auditor.statistics.multiplicity import holm
 from auditor.statistics.proportions import interval
-from tests.benchmarks.calibration_world import SMALL, Settings, World, drawn, quick
+from tests.benchmarks.calibration_world import SMALL, Draw, Settings, World, drawn, quick
 
 MEMBERS = "members of the removed class"
 RETAINED = "retained records"
@@ -58,15 +58,15 @@ def verdict(together: Together) -> str:
     return "REFUTED" if "REFUTED" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "CONSISTENT"
 
 
-def attacked(world: World, settings: Settings, klass: int, *, again: bool) -> tuple[Together, attacking.Field]:
+def attacked(world: World, settings: Settings, draw: Draw) -> tuple[Together, attacking.Field]:
     """Every attack on one model, decided together."""
-    field = attacking.prepare(world, settings.suite(again=again))
+    field = attacking.prepare(world, settings.suite(draw.number))
     observed = field.observe(*world.requested_records, field.spared)[1]
     found = {FORGOTTEN: attacking.attack_records(field, attacking.subjects_of(field), observed)}
-    if again:
+    if settings.again(draw.number):
         found[AGAIN] = attacking.attack_again(field)
-    _, after, members = attacking.observe_class(field, klass)
-    found[MEMBERS] = attacking.attack_members(field, klass, after, members)
+    _, after, members = attacking.observe_class(field, draw.klass)
+    found[MEMBERS] = attacking.attack_members(field, draw.klass, after, members)
     retained = attacking.attack_retained(field)
     assert not isinstance(retained, Unavailable), retained
     return across(found, retained), field
@@ -113,13 +113,12 @@ def _properties(world: World, field: attacking.Field) -> dict[str, list[float]]:
 
 def run(settings: Settings, number: int) -> dict[str, object]:
     """One run: its own draw, its own shadow models, every target model."""
-    again = number % settings.rerun_every == 0
     found: dict[str, object] = {}
     entry: dict[str, object] = {"run": number, "settings": settings.digest, "models": found}
     with tempfile.TemporaryDirectory() as folder, quick(settings.recipe):
         draw = drawn(settings, number, Path(folder))
         for name, world in draw.worlds.items():
-            together, field = attacked(world, settings, draw.klass, again=again)
+            together, field = attacked(world, settings, draw)
             parts = {part: one.verdict for part, one in together.assessments.items()}
             assert together.retained is not None
             found[name] = {
@@ -128,7 +127,7 @@ def run(settings: Settings, number: int) -> dict[str, object]:
                 "stopped": _stopped(together),
                 "rows": _rows(together),
             }
-            if name == "honest" and again:
+            if name == "honest" and settings.again(number):
                 entry["properties"] = _properties(world, field)
     return entry
 
@@ -200,7 +199,10 @@ def table(settings: Settings, entries: list[dict]) -> list[str]:
     refuted = sum(model["verdict"] == "REFUTED" for model in honest)
     edge = sum(accused(model, settings, MARGINS[-1], without=(RETAINED,)) for model in honest)
     stopped = sum(bool(model["stopped"]) for model in honest)
-    again = sum(any(row[0] == AGAIN for row in model["rows"]) for model in honest)
+    again, trees = (
+        sum(any(row[place] == name for row in model["rows"]) for model in honest)
+        for place, name in ((0, AGAIN), (1, "quantile-regression"))
+    )
     family = sorted({len(model["rows"]) for model in honest})
     setting = (
         f"{runs} runs. {settings.forgotten} forgotten records and a removed class with {settings.members} opened members, "
@@ -208,7 +210,7 @@ def table(settings: Settings, entries: list[dict]) -> list[str]:
         f"64-{settings.hidden}-10 trained on {settings.trained} (+ forgotten) records, {settings.wrong_labels:.0%} random "
         f"labels, {settings.epochs} epochs, {settings.shadows} shadow models, margin {settings.margin:g}, level "
         f"{settings.level:g}, seed {settings.seed}; one Holm family of {family[0]} to {family[-1]} comparisons. A4 takes "
-        f"part in {again} runs, with 16 shadow models each."
+        f"part in {again} runs, with 16 shadow models each, A14 in {trees}."
     )
     accusations = (
         f"False accusations among {runs} honest models: **{_rate(refuted, runs)}**; exact binomial test against "
