@@ -5,6 +5,8 @@
 - 16 shadow models of a 100-256-10 perceptron on halves of 10,000 records, 30 epochs of batches of 64, fused Adam:
   all at once (`train_shadows`), against a plain loop over `torch.nn` models with the same optimiser.
 - 64 of them against 16.
+- 16 shadow models of a convolutional network with batch normalisation on halves of 1,000 pictures, all at once (one
+  convolution in 16 groups), against the plain loop, and against the same stacked under `torch.vmap`.
 - RMIA's scores of 10,000 records among a population of 10,000: time, and memory beyond the inputs.
 - LiRA and RMIA end to end (shadow models, their outputs, scores) against SACRO-ML's LiRA, on the same float64 data and
   the same attacked model, if `.venv-sacroml` is there (`make sacroml`).
@@ -25,17 +27,19 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
+from auditor import shadows as module
 from auditor.attacks.lira import FEWEST_MODELS, LiraOffline, LiraOnline
 from auditor.attacks.observation import Scores, View, label_margin
 from auditor.attacks.rmia import Rmia, log_ratio, population_share
 from auditor.shadows import Shadows, train_shadows
 from auditor.statistics.auc import delong
-from owner.architectures import mlp
+from owner.architectures import mlp, small_conv
 from protocol.model.recipe import Recipe
 
 RECORDS, FEATURES, CLASSES, HIDDEN, BATCH = 10_000, 100, 10, 256, 64
@@ -112,6 +116,58 @@ def training(rounds: int, epochs: int) -> list[str]:
         lines.append(f"| {words} | {cells[0]} | {cells[1]} |")
     lines += ["", f"16 at once: {said([t[1] for t in together], 1)} s of the processor.", ""]
     return lines
+
+
+def _block(inner: int, outer: int) -> list[nn.Module]:
+    first, second = nn.Conv2d(inner, outer, 3, padding=1, bias=False), nn.Conv2d(outer, outer, 3, padding=1, bias=False)
+    return [first, nn.BatchNorm2d(outer), nn.ReLU(), second, nn.BatchNorm2d(outer), nn.ReLU()]
+
+
+def plain_conv(channels: int, width: int) -> nn.Sequential:
+    """`owner.architectures.small_conv` without residual connections, as modules."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), *_block(width, width),
+        nn.MaxPool2d(2), *_block(width, 2 * width), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(2 * width, CLASSES),
+    )  # fmt: skip
+
+
+def convolutions(rounds: int, *, side: int, width: int = 8, count: int = 16, records: int = 1_000) -> list[str]:
+    """Lines on shadow models of a convolutional network."""
+    random = np.random.default_rng(3)
+    x = random.normal(size=(records, 1, side, side)).astype(np.float32)
+    y = random.integers(0, CLASSES, records)
+    graph = small_conv((1, side, side), classes=CLASSES, width=width, residual=False)
+
+    def grouped() -> None:
+        train_shadows(graph, x, y, recipe=Recipe(epochs=1, batch=BATCH), seed=1, count=count)
+
+    def stacked() -> None:
+        with mock.patch.object(module._Network, "stackable", False):  # noqa: SLF001
+            grouped()
+
+    def loop() -> None:
+        inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
+        for index in range(count):
+            torch.manual_seed(index)
+            model = plain_conv(1, width)
+            optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+            half = torch.randperm(records)[: records // 2]
+            for picked in half.split(BATCH):
+                loss = nn.functional.cross_entropy(model(inputs[picked]), labels[picked])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+    for work in (grouped, stacked, loop):
+        work()
+    times = [[timed(work)[1] for work in (grouped, stacked, loop)] for _ in range(rounds)]
+    one = said([loop / grouped for grouped, _, loop in times])
+    other = said([stacked / grouped for grouped, stacked, _ in times])
+    return [
+        f"- {count} convolutional shadow models, pictures of {side} x {side}, {width} and {2 * width} channels: one after "
+        f"the other / in groups {one}, under `torch.vmap` / in groups {other}, processor time."
+    ]
 
 
 def rmia(rounds: int) -> list[str]:
@@ -226,6 +282,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print("\n".join(training(options.rounds, options.epochs)), flush=True)
+    for side in (8, 28):
+        print("\n".join(convolutions(options.rounds, side=side)), flush=True)
     print("\n".join(rmia(options.rounds)), flush=True)
     if not options.skip_peer:
         print("\n".join(peer(options.rounds, options.epochs)), flush=True)
