@@ -231,7 +231,36 @@ def test_grouped_convolutions_train_what_vmap_and_each_shadow_alone_train(graph,
             assert array.shape == (3, *start[name].shape)
             tolerance = 1e-5 if optimiser == "sgd" else 4 * 3 * 1e-3
             np.testing.assert_allclose(array, other.parameters[name], atol=tolerance, rtol=1e-4)
-        np.testing.assert_allclose(grouped.logits(inputs), other.logits(inputs), atol=1e-4 if optimiser == "sgd" else 0.05)
+        np.testing.assert_allclose(
+            grouped.logits(inputs), other.logits(inputs), atol=1e-4 if optimiser == "sgd" else 0.05
+        )
+
+
+def test_the_style_of_scikit_learn_starts_within_its_bounds_and_leaves_a_short_batch(monkeypatch, tmp_path):
+    graph = mlp([50, 40, 3])
+    values = module._Network(graph).initial(np.random.default_rng(0), "scikit-learn")
+    for name, outer in module._Network(graph).fan_out.items():
+        bound = (6 / (module._Network(graph).fan_in[name] + outer)) ** 0.5
+        assert np.abs(values[name]).max() <= bound
+        assert values[name].size < 50 or np.abs(values[name]).max() > 0.9 * bound
+    sizes = []
+    real = module.stacked.run
+
+    def run(*arguments):
+        sizes.append(arguments[-1].shape[1])
+        return real(*arguments)
+
+    monkeypatch.setattr(module.stacked, "run", run)
+    inputs, labels = _data(graph, records=42)
+    how = {"recipe": Recipe(epochs=1, batch=8), "seed": 0, "count": 2, "cache": tmp_path}
+    train_shadows(graph, inputs, labels, style="scikit-learn", **how)
+    train_shadows(graph, inputs, labels, **how)
+    assert sizes == [8, 8, 5, 7, 7, 7]
+    assert len(list(tmp_path.iterdir())) == 2  # keys of their own
+    with pytest.raises(AuditorError, match="perceptrons alone"):
+        train_shadows(conv_net(), *_data(conv_net()), recipe=RECIPE, seed=0, count=1, style="scikit-learn")
+    with pytest.raises(AuditorError, match="the style is"):
+        train_shadows(graph, inputs, labels, recipe=RECIPE, seed=0, count=1, style="jax")
 
 
 def test_one_value_to_normalise_by(monkeypatch):

@@ -273,7 +273,7 @@ def _measured(entries: list[dict]) -> list[str]:
     ]
     for name in known[0]:
         rows = np.array([one[name] for one in known if name in one])
-        inside = int(((rows[:, 1] <= 0.5) & (0.5 <= rows[:, 2])).sum())
+        inside = int(((rows[:, 1] <= 0.5) & (rows[:, 2] >= 0.5)).sum())
         lines.append(
             f"| {name} | {rows[:, 0].mean():.3f} | {rows[:, 0].min():.3f} | {rows[:, 0].max():.3f} | "
             f"{inside}/{len(rows)} |"

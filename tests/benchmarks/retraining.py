@@ -45,9 +45,7 @@ def main() -> None:
         rows = archive["rows"]
     model = profile.parse(options.base.read_bytes())
     recipe = Recipe(epochs=options.epochs, batch=options.batch, rate=options.rate)
-    options.out.write_bytes(
-        profile.serialise(retrained(model, inputs, labels, rows, recipe=recipe, seed=options.seed))
-    )
+    options.out.write_bytes(profile.serialise(retrained(model, inputs, labels, rows, recipe=recipe, seed=options.seed)))
 
 
 if __name__ == "__main__":

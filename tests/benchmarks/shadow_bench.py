@@ -143,7 +143,7 @@ def convolutions(rounds: int, *, side: int, width: int = 8, count: int = 16, rec
         train_shadows(graph, x, y, recipe=Recipe(epochs=1, batch=BATCH), seed=1, count=count)
 
     def stacked() -> None:
-        with mock.patch.object(module._Network, "stackable", False):  # noqa: SLF001
+        with mock.patch.object(module._Network, "stackable", False):
             grouped()
 
     def loop() -> None:
@@ -207,8 +207,9 @@ def end_to_end(
     graph = mlp(FEATURES, (HIDDEN,), classes=CLASSES)
     with tempfile.TemporaryDirectory() as cache:  # the peer writes its models, too
         made = train_shadows(
-            graph, inputs, y, recipe=Recipe(epochs=epochs, batch=BATCH), seed=seed, count=16, cache=Path(cache)
-        )
+            graph, inputs, y, recipe=Recipe(epochs=epochs, batch=BATCH), seed=seed, count=16, cache=Path(cache),
+            style="scikit-learn",  # what the attacked model is of; SACRO-ML trains copies of it
+        )  # fmt: skip
         shadow_phi = np.stack([label_margin(logits, y) for logits in made.logits(inputs)])
     # With 16 random halves some two records in 10,000 lack two models with or two without them: left out, whoever they are.
     known = np.minimum(made.out.sum(axis=0), (~made.out).sum(axis=0)) >= FEWEST_MODELS
