@@ -215,9 +215,14 @@ def train_shadows_on(
                 if missing
                 else iter(())
             )
+
+            def under_way(epochs: int) -> None:
+                if progress is not None:
+                    progress(ready * recipe.epochs + epochs, count * recipe.epochs)
+
             for _ in missing:
                 if progress is not None and backend != "ray":
-                    told.wait(lambda under_way: progress(ready * recipe.epochs + under_way, count * recipe.epochs))
+                    told.wait(under_way)
                 (start, stop), part = next(results)
                 store_chunk(folder, start, stop, part)
                 told.ended((start, stop))

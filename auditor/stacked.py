@@ -124,11 +124,7 @@ def run(
         elif node.op == "Flatten":
             made = data if data.ndim == 3 else data.reshape(records, shadows, -1).transpose(0, 1)
         elif node.op == "Gemm":
-            weight, bias = values[rest[0]], values[rest[1]].unsqueeze(1)
-            if rest[0] in turned:
-                made = torch.baddbmm(bias, data, weight.mT)
-            else:
-                made = _Narrow.apply(data, weight) + bias  # type: ignore[no-untyped-call]
+            made = _product(data, values[rest[0]], values[rest[1]].unsqueeze(1), turned=rest[0] in turned)
         else:
             others = [tensors[name] for name in rest]
             result = OPERATORS[node.op]([data, *others], node.attributes)
@@ -136,6 +132,13 @@ def run(
             made = result
         tensors[node.outputs[0]] = made
     return tensors[graph.output], fresh
+
+
+def _product(data: Tensor, weight: Tensor, bias: Tensor, *, turned: bool) -> Tensor:
+    if turned:
+        return torch.baddbmm(bias, data, weight.mT)
+    narrow: Tensor = _Narrow.apply(data, weight)  # type: ignore[no-untyped-call]
+    return narrow + bias
 
 
 def _convolution(node: Node, data: Tensor, weights: list[Tensor], shadows: int) -> Tensor:

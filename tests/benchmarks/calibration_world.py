@@ -101,15 +101,13 @@ class Settings:
 
 
 SMALL = Settings(
-    forgotten=60,
+    forgotten=40,
     members=25,
-    trained=200,
-    opened=60,
-    never_seen=500,
-    hidden=32,
-    shadows=16,
+    trained=120,
+    opened=40,
+    never_seen=300,
+    hidden=24,
     epochs=8,
-    rate=5e-3,
     shares=(1.0,),
     rerun_every=2,
     quantiles_every=2,

@@ -1,6 +1,6 @@
 """What shadow models and attacks by them cost, against training one by one and against SACRO-ML, in one run.
 
-    python -m tests.benchmarks.shadow_bench [--rounds 5] [--epochs 30] [--skip-peer]
+    python -m tests.benchmarks.shadow_bench [--rounds 5] [--epochs 30] [--skip-peer] [--state bench.jsonl]
 
 - 16 shadow models of a 100-256-10 perceptron on halves of 10,000 records, 30 epochs of batches of 64, fused Adam:
   all at once (`train_shadows`), against a plain loop over `torch.nn` models with the same optimiser.
@@ -41,6 +41,7 @@ from auditor.shadows import Shadows, train_shadows
 from auditor.statistics.auc import delong
 from owner.architectures import mlp, small_conv
 from protocol.model.recipe import Recipe
+from tests.benchmarks.resuming import part
 
 RECORDS, FEATURES, CLASSES, HIDDEN, BATCH = 10_000, 100, 10, 256, 64
 PEER = Path(".venv-sacroml/bin/python")
@@ -280,14 +281,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--skip-peer", action="store_true", help="no SACRO-ML, which takes half a minute a round")
+    parser.add_argument("--state", type=Path, help="finished parts; an interrupted bench goes on with the next one")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("\n".join(training(options.rounds, options.epochs)), flush=True)
-    for side in (8, 28):
-        print("\n".join(convolutions(options.rounds, side=side)), flush=True)
-    print("\n".join(rmia(options.rounds)), flush=True)
+    parts: dict[str, Callable[[], list[str]]] = {
+        "training": lambda: training(options.rounds, options.epochs),
+        "convolutions 8": lambda: convolutions(options.rounds, side=8),
+        "convolutions 28": lambda: convolutions(options.rounds, side=28),
+        "rmia": lambda: rmia(options.rounds),
+    }
     if not options.skip_peer:
-        print("\n".join(peer(options.rounds, options.epochs)), flush=True)
+        parts["peer"] = lambda: peer(options.rounds, options.epochs)
+    for name, work in parts.items():
+        print("\n".join(part(options.state, f"{name}, {options.rounds}, {options.epochs}", work)), flush=True)
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, "
         f"torch {torch.__version__}."
