@@ -91,7 +91,11 @@ def _engine(backend: Backend, workers: int, address: str | None) -> Iterator[Non
     except ImportError:
         raise AuditorError("the ray backend needs the package ray") from None
     if not ray.is_initialized():
-        ray.init(address=address or "auto")
+        try:
+            ray.init(address=address or "auto")
+        except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise AuditorError(f"no ray cluster answers at {address or 'auto'}: {reason}") from None
     register()
     with joblib.parallel_config(backend="ray", n_jobs=workers):
         yield

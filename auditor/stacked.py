@@ -142,24 +142,26 @@ def _product(data: Tensor, weight: Tensor, bias: Tensor, *, turned: bool) -> Ten
 
 
 def _convolution(node: Node, data: Tensor, weights: list[Tensor], shadows: int) -> Tensor:
-    top, left, _, _ = node.attributes["pads"]
+    attributes: Mapping[str, Any] = node.attributes
+    top, left, _, _ = attributes["pads"]
     return functional.conv2d(
         data,
         weights[0],
         weights[1] if len(weights) > 1 else None,
-        stride=node.attributes["strides"],
+        stride=attributes["strides"],
         padding=[top, left],
-        groups=shadows * node.attributes["group"],
+        groups=shadows * attributes["group"],
     )
 
 
 def _normalised(
     node: Node, data: Tensor, values: Mapping[str, Tensor], averages: Mapping[str, Tensor], fresh: dict[str, Tensor]
 ) -> Tensor:
+    attributes: Mapping[str, Any] = node.attributes
     scale, offset = (values[name].flatten() for name in node.inputs[1:3])
     mean, variance = (averages[name].flatten().clone() for name in node.inputs[3:])
     made = torch.batch_norm(
-        data, scale, offset, mean, variance, True, RUNNING, node.attributes["epsilon"], torch.backends.cudnn.enabled
+        data, scale, offset, mean, variance, True, RUNNING, attributes["epsilon"], torch.backends.cudnn.enabled
     )
     if data.numel() == data.shape[1]:  # a single value has no variance, and torch's estimate divides by 0
         variance = averages[node.inputs[4]].flatten() * (1 - RUNNING)

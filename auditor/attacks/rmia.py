@@ -24,7 +24,8 @@ TUNING_TARGETS = 4
 def marginal(mean_out: Float[np.ndarray, "record"], offline_a: float) -> Float[np.ndarray, "record"]:
     """Return p = (1 + a)/2 * mean_OUT p + (1 - a)/2, kept above 0."""
     found: np.ndarray = mean_out * ((1.0 + offline_a) / 2.0) + (1.0 - offline_a) / 2.0
-    return np.maximum(found, np.finfo(np.float64).tiny, out=found)
+    np.maximum(found, np.finfo(np.float64).tiny, out=found)
+    return found
 
 
 def log_ratio(

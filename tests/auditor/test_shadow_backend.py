@@ -156,6 +156,23 @@ def test_ray_is_used_through_its_own_joblib_backend(monkeypatch):
     assert len(registered) == 2
 
 
+def test_a_ray_cluster_that_does_not_answer_is_refused_in_one_line(monkeypatch):
+    def init(*, address):
+        raise ConnectionError(
+            f"Could not find any running Ray instance at {address}.\nPlease specify the one to connect to"
+        )
+
+    ray = types.ModuleType("ray")
+    ray.is_initialized, ray.init = lambda: False, init
+    bridge = types.ModuleType("ray.util.joblib")
+    bridge.register_ray = lambda: None
+    for name, module in (("ray", ray), ("ray.util", types.ModuleType("ray.util")), ("ray.util.joblib", bridge)):
+        monkeypatch.setitem(sys.modules, name, module)
+    graph = mlp([6, 8, 3])
+    with pytest.raises(AuditorError, match=r"^no ray cluster answers at auto: Could not find[^\n]*$"):
+        train_shadows_on(graph, *data(graph.input_shape, 3), recipe=RECIPE, seed=5, count=2, backend="ray")
+
+
 def test_backends_that_are_not_there(monkeypatch):
     graph = mlp([6, 8, 3])
     inputs, labels = data(graph.input_shape, graph.classes)
