@@ -86,7 +86,7 @@ sacroml: .venv-sacroml/.ready
 	.venv-sacroml/bin/python -c "from sacroml.attacks.likelihood_attack import LIRAAttack"
 	@touch $@
 
-# False accusations among honest models, and what is seen of others: some 45 minutes on one core. Stopped, it goes on.
+# False accusations among honest models, and what is seen of others: some ten minutes on one core. Stopped, it goes on.
 calibration: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.calibration --runs 200 --out tests/benchmarks/CALIBRATION.md
 
