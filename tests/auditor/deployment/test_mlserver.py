@@ -48,9 +48,9 @@ def earlier(evidence):
         half = len(part.gate.low) // 2
         assert half
         gate = dataclasses.replace(part.gate, low=part.gate.low[:half], high=part.gate.high[:half])
-        parts.append(
-            dataclasses.replace(part, gate=gate, head=dataclasses.replace(part.head, index=part.head.index[:half]))
-        )
+        used, index = np.unique(part.head.index[:half], return_inverse=True)
+        head = dataclasses.replace(part.head, rows=part.head.rows[used], index=index.astype(np.int64).ravel())
+        parts.append(dataclasses.replace(part, gate=gate, head=head))
     patch = dataclasses.replace(case.patch, parts=tuple(parts))
     return profile.serialise(compose.compose(case.base, case.schema, patch))
 
