@@ -208,7 +208,11 @@ def test_plan_and_threats(tmp_path):
     path.write_text(path.read_text().split("membership:")[0])
     assert run("prune-auditor", "plan", "--check", path, "--json").json["attacks"] is None
     one_line(run("prune-auditor", "plan"), 2, "--template")
-    one_line(run("prune-auditor", "plan", "--template", "--profile", "nonsense"), 2, "there are indistinguishable")
+    one_line(
+        run("prune-auditor", "plan", "--template", "--profile", "nonsense"),
+        2,
+        "there are gdpr-erasure, indistinguishable",
+    )
     path.write_text("seed: 1\n")
     one_line(run("prune-auditor", "plan", "--check", path), 4, "plan.yaml")
     assert "noop-patch" in run("prune-auditor", "threats").out
@@ -240,7 +244,7 @@ def test_request_open_audit_and_challenge(world_copy, tmp_path):
     assert ran.code == 0
     bundle = world_copy.root / "honest" / "bundle"
     ran = run("prune-auditor", "challenge", bundle, "--opening", opening, *key, "--out", tmp_path / "c.json", *log)
-    one_line(ran, 2, "other requests")
+    one_line(ran, 2, "does not name this opened audit")
     honest = world_copy.root / "openings" / "honest.json"
     ran = run("prune-auditor", "challenge", bundle, "--opening", honest, *key, "--out", tmp_path / "c.json", *log)
     assert ran.code == 0

@@ -116,7 +116,7 @@ def test_ten_forgotten_records(workshop, strict):
     vars(found)["requested"] = frozenset(few)
     verdict, summary, outcome = examined(found)
     assert (verdict, "10 forgotten records; at least 20 are needed" in summary) == ("INCONCLUSIVE", True), summary
-    assert membership_pages.all_figures(outcome)["membership"] == {}
+    assert membership_pages.all_figures(outcome).get("membership", {}) == {}
     assert all(value for value in svg_files_of(found, outcome))
 
 

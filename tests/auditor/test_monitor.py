@@ -14,6 +14,7 @@ from protocol.log import files, policy, proof
 from protocol.log.http import Client
 from protocol.log.store import Log
 from protocol.log.verify import verify_log, verify_served
+from protocol.messages.challenge import Challenge
 from protocol.messages.opening import Opening
 from protocol.messages.request import Request, Scope
 from tests.demo.world import run
@@ -139,6 +140,18 @@ def test_an_audit_without_a_report(scene):
     entries = [entry for entry in scene.entries() if type(entry.message).__name__ != "Report"]
     found = monitor.watch(entries, now=scene.world.clock.now + 10**8, forgotten={})
     assert any(", challenged at" in finding.message for finding in found.findings)
+
+
+def test_an_auditor_that_draws_a_second_sample(scene):
+    """curious-auditor: one opened audit allows one sample; the same challenge logged again is no other one."""
+    first = next(e.message for e in scene.entries() if isinstance(e.message, Challenge))
+    key = load_signing_key(scene.world.key("auditor"))
+    scene.log("auditor", sign(dataclasses.replace(first, challenged_at=first.challenged_at + 1).payload(), key))
+    assert scene.watch().findings == ()
+    scene.log("auditor", sign(dataclasses.replace(first, seed=bytes(32)).payload(), key))
+    found = scene.watch()
+    assert [(f.threat, f.check) for f in found.findings] == [("curious-auditor", "monitor")]
+    assert "3 challenges" in found.findings[0].message
 
 
 def test_a_request_past_its_deadline_is_told(scene):

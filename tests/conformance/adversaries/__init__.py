@@ -26,19 +26,19 @@ class Seat:
     played_by: str | None = None
 
 
-_DEPLOYMENT = "played against a live endpoint, by the tests of the deployment check"
+_ENDPOINT = Seat("played against a live endpoint", "tests/auditor/checks/test_deployment.py")
 SEATS: dict[str, Seat] = {
-    "serving-swap": Seat(_DEPLOYMENT),
-    "patch-strip": Seat(_DEPLOYMENT),
-    "audit-detector": Seat(_DEPLOYMENT),
-    "precision-drift": Seat(_DEPLOYMENT),
+    "serving-swap": _ENDPOINT,
+    "patch-strip": _ENDPOINT,
+    "audit-detector": _ENDPOINT,
+    "precision-drift": _ENDPOINT,
     "pair-leakage": Seat("a property of every local patch, reported and never failed: an honest owner has it, too"),
     "relabel-disguise": Seat("no check looks at features; on outputs it is over-forgetting, which is played"),
     "denied-record": Seat("a slip is verified where a request or a receipt is; an audit has no finding of it"),
     "decoy-commitment": Seat("mostly undetectable, and stated so"),
     "key-compromise": Seat("refused on loading, which accuses nobody; tests of the trust file play it"),
-    "curious-auditor": Seat("the auditor's own duty: no bundle shows it"),
-    "retentive-auditor": Seat("the auditor's own duty: no bundle shows it"),
+    "curious-auditor": Seat("the auditor's own duty: no bundle shows it", "tests/auditor/test_monitor.py"),
+    "retentive-auditor": Seat("the auditor's own duty: no bundle shows it", "tests/auditor/test_report_scan.py"),
     "colluding-auditor": Seat("shown by replaying a report, not by an audit"),
     "forged-training-log": Seat("undetectable from parameters alone, and stated so"),
 }
