@@ -15,6 +15,7 @@ from typing import TypeVar
 from auditor.files import read_file
 from auditor.view import Finding
 from protocol import claims as claim_lines
+from protocol import duals as duals_file
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
@@ -51,6 +52,7 @@ LIMITS = {
     "request-records": 128 << 20,
     "audit-opening": dsse.MAX_ENVELOPE,
     "opening": openings.MAX_OPENINGS_FILE,
+    "duals": duals_file.MAX_FILE,
 }
 _MANY = ("request", "request-records")
 _OTHER = 1 << 30
@@ -112,6 +114,7 @@ class Case:
     claim_lines: tuple[bytes, ...]
     opened: tuple[RecordOpening, ...] | None
     openings_erased: bool
+    duals: tuple[duals_file.Dual, ...]
     hostile: tuple[Finding, ...]
     claimed_requests: tuple[str, ...]
 
@@ -370,7 +373,9 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
         # The owner signed for it: that is a finding about the owner, and nothing that it lists is looked at.
         listing, unread = manifest.Manifest(entries=(), refers="", raw=raw), error
     reader = _Reader(folder, listing)
-    erased = [path for path in listing.paths("opening") if not (folder / path).exists()]
+    # Points of regions tell as much as the records that they are around.
+    private = [*listing.paths("opening"), *listing.paths("duals")]
+    erased = [path for path in private if not (folder / path).exists()]
     if unread is not None:
         reader.accuse(str(unread.at("manifest.json")))
     else:
@@ -441,13 +446,18 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
     claims, claim_bytes = reader.parse(paths["claims"], "claims", claim_lines.parse_file)
     lines = claim_lines.split_lines(claim_bytes) if claims is not None and claim_bytes is not None else ()
     opened: tuple[RecordOpening, ...] | None = None
-    if listing.paths("opening") and not erased:
+    if any(path not in erased for path in listing.paths("opening")[:1]):
         path = listing.paths("opening")[0]
         parsed, _ = reader.parse(path, "opening", lambda raw: tuple(openings.parse(raw, where=path)))
         opened = parsed
     elif not listing.paths("opening"):
         opened = ()
 
+    duals: tuple[duals_file.Dual, ...] = ()
+    for path in listing.paths("duals")[:1]:
+        if path not in erased:
+            read, _ = reader.parse(path, "duals", lambda raw: duals_file.parse_file(raw, where=""))
+            duals = read or ()
     _read_rest(reader, erased)
 
     def listed_digest(role: str) -> str:
@@ -478,7 +488,8 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
         claims_root=claim_lines.root(lines) if claims is not None else None,
         claim_lines=lines,
         opened=opened,
-        openings_erased=bool(erased),
+        openings_erased=any(path in erased for path in listing.paths("opening")),
+        duals=duals,
         hostile=tuple(reader.hostile),
         claimed_requests=certificate.requests,
     )

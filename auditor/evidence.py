@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Shaped
 
 from auditor import compose
 from auditor.case import Case
@@ -21,7 +21,7 @@ from auditor.execute import Program
 from auditor.memory import MOST, batch_limit
 from auditor.profile import Profile
 from auditor.transcript import Transcript
-from protocol.claims import ClassRemoval, NoRedirection, Redirection
+from protocol.claims import ClassRemoval, Coverage, NoRedirection, Redirection
 from protocol.errors import AuditorError, MalformedError, VerificationError
 from protocol.messages import challenge as challenge_message
 from protocol.model.graph import Graph
@@ -159,6 +159,12 @@ class Evidence:
         before, after = self._program(inputs, outputs=outputs, batch=self.batch)
         return before, after
 
+    def replay(
+        self, inputs: Float32[np.ndarray, "record ..."], names: tuple[str, ...]
+    ) -> tuple[Shaped[np.ndarray, "record ..."], ...]:
+        """Tensors of the composed program by name."""
+        return self._program(inputs, outputs=names, batch=self.batch)
+
     def base_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
         """The base's outputs on model inputs, from the composed program."""
         assert self.case.base is not None
@@ -210,6 +216,11 @@ class Evidence:
             for request in self.case.requests
             if request.request.scope.kind in ("records", "subject")
         )
+
+    @cached_property
+    def coverage(self) -> tuple[Coverage, ...]:
+        """Items that are there for versions of a record, with nothing certified about them."""
+        return tuple(c for c in self.case.claims or () if isinstance(c, Coverage))
 
     @cached_property
     def unredirected(self) -> tuple[NoRedirection, ...]:

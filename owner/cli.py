@@ -19,7 +19,8 @@ from protocol.errors import Error, MalformedError, OwnerError, VerificationError
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-GATES = ["auto", "sketch", "feature", "linear-region"]
+GATES = ["auto", "sketch", "feature", "linear-region", "always", "sketch+feature"]
+HEADS = ["set", "shift", "affine"]
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
@@ -383,6 +384,13 @@ def request(
 @click.option("--method", default="prune", show_default=True, help="How to unlearn.")
 @click.option("--gate", default="auto", show_default=True, type=click.Choice(GATES), help="Where items act.")
 @click.option(
+    "--head",
+    default="set",
+    show_default=True,
+    type=click.Choice(HEADS),
+    help="What items give: a row of logits, or the least shift or affine map that is added to the base's.",
+)
+@click.option(
     "--target", default="match", show_default=True, help="What outputs become: match, misclassify, relabel:K."
 )
 @click.option(
@@ -403,6 +411,7 @@ def unlearn(
     opening: Path | None,
     method: str,
     gate: str,
+    head: str,
     target: str,
     radius: str | None,
     disclosure: float | None,
@@ -424,8 +433,8 @@ def unlearn(
     from owner.unlearn import unlearn as run
     from owner.workspace import Workspace
 
-    if gate not in ("auto", "sketch"):
-        raise OwnerError(f"--gate {gate} is not available yet; use --gate sketch (or auto)")
+    if disclosure is not None and "sketch" not in gate and gate != "auto":
+        raise OwnerError(f"--disclosure chooses a sketch, and --gate {gate} has none; leave it out")
     steps, flips = _radius(radius)
     options = Options(
         requests=requests,
@@ -437,6 +446,8 @@ def unlearn(
         flips=flips,
         disclosure=disclosure if disclosure is not None else DISCLOSURE,
         merge=merge,
+        gate=gate,
+        head=head,
         key=_statement_key(key),
         log=log,
         out=out,

@@ -44,6 +44,8 @@ class Options:
     flips: bool = False
     disclosure: float = DISCLOSURE
     merge: bool = False
+    gate: str = "auto"
+    head: str = "set"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,8 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             flips=options.flips,
             disclosure=options.disclosure,
             merge=options.merge,
+            gate=options.gate,
+            head=options.head,
         )
         progress("reading", 1.0)
         result = METHODS[options.method](job)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from auditor import bounds, flips, parts_proof, rows
+from auditor import bounds, flips, least, parts_proof, rows
 from auditor.checks import ungated
 from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
 from protocol.claims import Argmax, Linear, Logits, Redirection
-from protocol.model.patch import Patch, SketchGate
+from protocol.model.patch import Patch, SetHead, SketchGate
 from protocol.model.schema import InputSchema
 
 _RANDOM = 8
@@ -42,6 +42,8 @@ class _Tally:
     inert: int = 0
     centre_failed: int = 0
     integers: bool = True
+    least: tuple[least.Change, ...] = ()
+    added: set[int] = field(default_factory=set)
 
 
 def holds(
@@ -120,6 +122,10 @@ def check(evidence: Evidence) -> CheckResult:
             tally.open.append(f"the declared input box leaves out {outside} of {total} reference records")
     if evidence.unredirected:
         tally.open.append(f"{len(evidence.unredirected)} records carry no redirection claim")
+    minimal = ""
+    if tally.added:
+        facts["least_change"] = least.told(tally.least, len(tally.added))
+        minimal = least.sentence(tally.least, len(tally.added))
     facts |= {"proven": tally.proven, "replayed_points": tally.replayed, "counterexamples": len(tally.refuted)}
     if tally.refuted:
         threat = "unsound-region"
@@ -149,7 +155,7 @@ def check(evidence: Evidence) -> CheckResult:
     return CheckResult(
         check="redirection",
         verdict="CONSISTENT",
-        summary=f"Every claim is proven for its whole region, {means}, and holds in replay.",
+        summary=f"Every claim is proven for its whole region, {means}, and holds in replay.{minimal}",
         evidence=facts,
     )
 
@@ -285,6 +291,15 @@ def _check_records(
     cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
     proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds)
     tally.integers &= bool(proof.integers.all())
+    proven = np.array([not reason for reason in proof.reasons])
+    tally.least += least.changes(
+        patch, evidence.case.base, cores, claims, evidence.case.duals, proven=proven & cores.inside
+    )
+    tally.added |= {
+        claim.item
+        for claim, sure in zip(claims, proven.tolist(), strict=True)
+        if sure and claim.item is not None and not isinstance(patch.parts[patch.place(claim.item).part].head, SetHead)
+    }
     honest_data = _honest_data(schema, claims, reach)
 
     # Replay: every record; regions of what is not proven, for there a counterexample may be, and of some proven claims.

@@ -8,6 +8,7 @@ import numpy as np
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol.claims import Claim
+from protocol.duals import Dual
 from protocol.messages.request import Request
 from protocol.model.patch import Patch
 
@@ -33,6 +34,8 @@ class Job:
         flips: regions of flipped columns where the schema has numeric columns, too; else it decides.
         disclosure: least error of rebuilding a record from its sketch, relative to guessing its class mean.
         merge: whether records with the same output may share an item.
+        gate: where items act: sketch, feature, linear-region, always, sketch+feature, or auto (a sketch).
+        head: what they give: set (a row), shift (added to the base's output), affine (an affine map added).
         generator: the only source of randomness.
         progress: called with a stage's name and the share done.
     """
@@ -47,6 +50,8 @@ class Job:
     flips: bool = False
     disclosure: float = DISCLOSURE
     merge: bool = False
+    gate: str = "auto"
+    head: str = "set"
 
     @property
     def rows(self) -> list[int]:
@@ -61,9 +66,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A method's answer: the patch, the claims (each record's once), and notes for whoever runs the program."""
+    """A method's answer.
+
+    Args:
+        patch: what is added to the base.
+        claims: each record's redirection, or that it has none, once; coverage beside them.
+        notes: for whoever runs the program.
+        figures: by name.
+        duals: why the heads are the least ones, item by item; none for rows that are set.
+    """
 
     patch: Patch
     claims: tuple[Claim, ...]
     notes: tuple[str, ...] = ()
+    duals: tuple[Dual, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)

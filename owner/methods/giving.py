@@ -1,0 +1,291 @@
+"""What items give: rows that are set, or the least change of the base's output that does what is claimed.
+
+Proves, in real arithmetic: within the radius given back, the base's output with the head's change has the claimed
+class ahead by the margin; and, with its dual, that no affine change is smaller in the norm of `heads` (up to the
+looseness of the bounds, which the auditor measures). Sets nothing about where items act.
+
+Size: `N(h) = max over the region and all classes of |h_i(x)|`. A shift attains the least one (`heads`). An affine head
+attains it, too, and is smaller in between: on the base's linear region it changes each input by as much as that
+input needs. Source: PRUNE (arXiv 2505.06520), REASSURE (arXiv 2110.07682).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from owner.execute import Program
+from owner.gates.linear_region import linear_region
+from owner.heads import least_shift
+from owner.methods.placing import NONE, Around, largest
+from owner.relaxation import ROOM, Lines, Relaxation, boxes
+from protocol.duals import Dual
+from protocol.errors import OwnerError
+from protocol.model.parts import AffineHead, Head, SetHead, ShiftHead
+
+MARGIN = 0.1
+"""By how much a class leads that a shift or an affine map makes lead, in logits: what is claimed."""
+_BATCH = 32
+_SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
+_CLIMBS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What items may give.
+
+    Args:
+        kind: of the heads.
+        rows: replacement logits, or what is added.
+        weights: of affine maps, one for each row.
+        row_of_record: which row each record has.
+    """
+
+    kind: str
+    rows: Float32[np.ndarray, "row class"]
+    row_of_record: Int[np.ndarray, "record"]
+    weights: Float32[np.ndarray, "row class feature"] | None = None
+
+    def head(self, rows: Int[np.ndarray, "item"]) -> Head:
+        """A head whose items have these rows."""
+        used, index = np.unique(rows, return_inverse=True)
+        index = index.astype(np.int64).ravel()
+        if self.kind == "set":
+            return SetHead(rows=self.rows[used], index=index)
+        if self.weights is None:
+            return ShiftHead(rows=self.rows[used], index=index)
+        return AffineHead(weights=self.weights[used], rows=self.rows[used], index=index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """Heads that add to the base's output.
+
+    Args:
+        table: rows and maps.
+        radius: of each record, within which the class leads; `NONE` where that is shown of no region.
+        klass: that leads.
+        margin: by which it does.
+        rival: the class that shows that nothing smaller does it; `NONE` where no such claim is made.
+        point: where it does, on the grid.
+        size: of each record's change, as N(h).
+    """
+
+    table: Table
+    radius: Int[np.ndarray, "record"]
+    klass: Int[np.ndarray, "record"]
+    margin: Float[np.ndarray, "record"]
+    rival: Int[np.ndarray, "record"]
+    point: Int[np.ndarray, "record feature"]
+    size: Float[np.ndarray, "record"]
+
+    def duals(self, item: Int[np.ndarray, "record"], radius: Int[np.ndarray, "record"]) -> tuple[Dual, ...]:
+        """Duals of the items that records' certificates are about."""
+        best: dict[int, int] = {}
+        for record in np.flatnonzero((self.rival >= 0) & (item >= 0) & (radius >= 0)).tolist():
+            number = int(item[record])
+            if number not in best or self.size[record] > self.size[best[number]]:
+                best[number] = record
+        return tuple(
+            Dual(item=number, rival=int(self.rival[record]), point=tuple(self.point[record].tolist()))
+            for number, record in sorted(best.items())
+        )
+
+
+def _differences(klass: Int[np.ndarray, "record"], classes: int) -> Float[np.ndarray, "record class class"]:
+    rows = np.zeros((len(klass), classes, classes))
+    rows[np.arange(len(klass)), :, klass] = 1.0
+    rows[:, np.arange(classes), np.arange(classes)] -= 1.0
+    return rows
+
+
+@dataclass(kw_only=True)
+class _Bounds:
+    """Bounds of the leads `f_t - f_j` over records' regions, less room for rounding."""
+
+    around: Around
+    klass: Int[np.ndarray, "record"]
+    logits: Float32[np.ndarray, "record class"]
+
+    def lines(self, some: np.ndarray, radius: np.ndarray) -> tuple[Lines, np.ndarray, np.ndarray, np.ndarray]:
+        base, schema = self.around.workspace.base, self.around.workspace.schema
+        low, high = boxes(schema, self.around.forget[some], self.around.steps(radius))
+        lines = Relaxation(base, low, high).lower(base.output, _differences(self.klass[some], base.classes))
+        size = np.abs(self.logits[some]).max(axis=1)
+        room: np.ndarray = ROOM * (1.0 + size)
+        return lines, low, high, room
+
+    def least(self, some: np.ndarray, radius: np.ndarray) -> Float[np.ndarray, "some class"]:
+        found = np.zeros((len(some), self.logits.shape[1]))
+        for start in range(0, len(some), _BATCH):
+            part = slice(start, start + _BATCH)
+            lines, low, high, room = self.lines(some[part], radius[part])
+            found[part] = lines.least(low, high) - room[:, None]
+        # Where nothing is claimed of a region, the record itself decides.
+        alone = radius < 0
+        at = self.logits[some].astype(np.float64)
+        exact = (
+            at[np.arange(len(some)), self.klass[some]][:, None] - at - ROOM * (1.0 + np.abs(at).max(axis=1))[:, None]
+        )
+        result: Float[np.ndarray, "some class"] = np.where(alone[:, None], exact, found)
+        return result
+
+
+def budget(logits: Float32[np.ndarray, "record class"]) -> float:
+    """The largest change that a head may make: the base's own largest logit on records that it knows."""
+    return float(np.abs(logits).max())
+
+
+def add(
+    around: Around, klass: Int[np.ndarray, "record"], reach: Int[np.ndarray, "record"], *, most: float, affine: bool
+) -> Added:
+    """The least shifts or affine maps that make a class lead.
+
+    Args:
+        around: the records; those of one group share a change (and have one class).
+        klass: that is to lead, for each record.
+        reach: largest radius that is of use for each record; `NONE` for none.
+        most: largest change.
+        affine: maps instead of shifts.
+    """
+    logits = Program(around.workspace.base)(around.workspace.schema.dequantise(around.forget))
+    bound = _Bounds(around=around, klass=klass, logits=logits)
+    classes = logits.shape[1]
+    others = np.arange(classes) != klass[:, None]
+
+    def needed(least: np.ndarray, some: np.ndarray) -> np.ndarray:
+        need: np.ndarray = np.where(others[some], MARGIN - least, -np.inf).max(axis=1)
+        return np.maximum(need, 0.0) / 2
+
+    def small(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        found: np.ndarray = needed(bound.least(some, radius), some) <= most
+        return found
+
+    radius = largest(len(klass), reach, small, progress=lambda share: around.progress("least heads", share))
+    least = bound.least(np.arange(len(klass)), radius)
+    leaders, group = np.unique(around.group, return_inverse=True)
+    rows = np.zeros((len(leaders), classes), np.float32)
+    weights = np.zeros((len(leaders), classes, around.forget.shape[1]), np.float32) if affine else None
+    size = np.zeros(len(klass))
+    for number in range(len(leaders)):
+        members = np.flatnonzero(group == number)
+        found = least_shift(least[members].min(axis=0), int(klass[members[0]]), MARGIN)
+        rows[number], size[members] = found.shift, found.bound
+        if weights is not None and len(members) == 1 and found.rival >= 0:
+            turned = _turned(bound, int(members[0]), int(radius[members[0]]), found.shift, found.rival)
+            if turned is not None:
+                weights[number], rows[number] = turned
+    point, rival = _worst(bound, radius)
+    return Added(
+        table=Table(kind="affine" if affine else "shift", rows=rows, weights=weights, row_of_record=group),
+        radius=radius, klass=klass, margin=np.full(len(klass), MARGIN), rival=rival, point=point, size=size,
+    )  # fmt: skip
+
+
+def match(
+    around: Around, wanted: Float32[np.ndarray, "record class"], reach: Int[np.ndarray, "record"],
+    banned: Bool[np.ndarray, "class"],
+) -> Added:  # fmt: skip
+    """Shifts that give each record the wanted logits, and move with the base around it.
+
+    What is claimed is the class that the wanted logits put first (of those that are not banned), by nine tenths of
+    the lead that is shown: equality of logits holds at the record only.
+    """
+    logits = Program(around.workspace.base)(around.workspace.schema.dequantise(around.forget))
+    leaders, first, group = np.unique(around.group, return_index=True, return_inverse=True)
+    del leaders
+    rows = (wanted[first] - logits[first]).astype(np.float32)
+    row = rows[group].astype(np.float64)
+    klass = np.where(banned, -np.inf, wanted[first].astype(np.float64)).argmax(axis=1)[group]
+    bound = _Bounds(around=around, klass=klass, logits=logits)
+    own = np.arange(logits.shape[1]) == klass[:, None]
+
+    def lead(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        total = bound.least(some, radius) + row[some, klass[some]][:, None] - row[some]
+        shown: np.ndarray = np.where(own[some], np.inf, total).min(axis=1)
+        return shown
+
+    def leads(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        found: np.ndarray = lead(some, radius) >= MARGIN
+        return found
+
+    radius = largest(len(klass), reach, leads, progress=lambda share: around.progress("shifts", share))
+    margin = lead(np.arange(len(klass)), radius) * 0.9
+    return Added(
+        table=Table(kind="shift", rows=rows, row_of_record=group), radius=radius, klass=klass, margin=margin,
+        rival=np.full(len(klass), NONE), point=around.forget.astype(np.int64), size=np.abs(row).max(axis=1),
+    )  # fmt: skip
+
+
+def _turned(
+    bound: _Bounds, record: int, radius: int, shift: Float32[np.ndarray, "class"], rival: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The map that changes each input by what it needs against one rival, as far as the bounds let it; None: none.
+
+    It mixes the shift with the change that makes the lead over the rival exactly the margin on the linear region. All
+    mixtures keep the size; the others' lead is looked at.
+    """
+    base, klass = bound.around.workspace.base, int(bound.klass[record])
+    x = bound.around.workspace.schema.dequantise(bound.around.forget[[record]])
+    try:
+        region = linear_region(base, x[0])
+    except OwnerError:
+        return None
+    one, size = np.array([record]), float(np.abs(shift).max())
+    lines, low, high, room = bound.lines(one, np.array([radius]))
+    slope = -(region.jacobian[klass] - region.jacobian[rival])
+    least = MARGIN + float(room[0]) - (region.constant[klass] - region.constant[rival])
+    for share in _SHARES:
+        weights, row = np.zeros((len(shift), len(slope)), np.float32), shift.copy()
+        weights[klass] = share * slope / 2
+        weights[rival] = -weights[klass]
+        row[klass] = (1 - share) * shift[klass] + share * least / 2
+        row[rival] = -row[klass]
+        own = weights[klass].astype(np.float64)
+        middle = float(own @ (low[0] + high[0]) / 2) + float(row[klass])
+        if abs(middle) + float(np.abs(own) @ (high[0] - low[0]) / 2) > size:
+            continue
+        change = weights[klass].astype(np.float64) - weights.astype(np.float64)
+        joint = Lines(
+            slope=lines.slope + change[None],
+            offset=lines.offset + (float(row[klass]) - row.astype(np.float64))[None],
+        )
+        left = np.delete(joint.least(low, high)[0], klass)
+        if (left >= MARGIN + float(room[0])).all():
+            return weights, row
+    return None
+
+
+def _worst(bound: _Bounds, radius: Int[np.ndarray, "record"]) -> tuple[np.ndarray, np.ndarray]:
+    """For each record a grid point of its region on which some class needs the most, and that class."""
+    around, schema = bound.around, bound.around.workspace.schema
+    program = Program(around.workspace.base)
+    point = around.forget.astype(np.int64).copy()
+    rival = np.full(len(radius), NONE)
+    for record in np.flatnonzero(radius >= 0).tolist():
+        steps = around.steps(radius[[record]])[0]
+        low = np.maximum(around.forget[record] - steps, schema.low)
+        high = np.minimum(around.forget[record] + steps, schema.high)
+        klass = int(bound.klass[record])
+        tried = [point[record]]
+        lines = bound.lines(np.array([record]), radius[[record]])[0] if steps.any() else None
+        sign = np.sign(schema.scale.astype(np.float64))
+        for other in range(bound.logits.shape[1]):
+            if lines is not None and other != klass:
+                lowest = np.where(lines.slope[0, other] * sign > 0, low, high)
+                tried.append(lowest.astype(np.int64))
+        for climb in range(1 + _CLIMBS if steps.any() else 1):
+            points = np.unique(np.array(tried), axis=0)
+            found = program(schema.dequantise(points)).astype(np.float64)
+            lead = found[:, [klass]] - found
+            lead[:, klass] = np.inf
+            place, best = np.unravel_index(int(lead.argmin()), lead.shape)
+            point[record], rival[record] = points[place], best
+            if climb == _CLIMBS or not steps.any():
+                break
+            try:
+                slope = linear_region(around.workspace.base, schema.dequantise(points[[place]])[0]).jacobian
+            except OwnerError:
+                break
+            tried.append(np.where((slope[klass] - slope[best]) * sign > 0, low, high).astype(np.int64))
+    return point, rival
