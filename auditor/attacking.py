@@ -33,7 +33,6 @@ from auditor.membership import FEWEST_FORGOTTEN, FEWEST_REFERENCE, assess
 from auditor.shadow_backend import train_shadows_on
 from auditor.shadows import Shadows, train_shadows
 from auditor.suite import Suite
-from protocol.claims import Region
 from protocol.errors import AuditorError
 from protocol.model.patch import AlwaysGate, FeatureGate, Gate, RegionGate, SketchGate
 from protocol.model.recipe import Recipe
@@ -317,20 +316,13 @@ def _material_of(evidence: Evidence, gate: Gate, items: np.ndarray, radius: np.n
     return RegionMaterial(normals=gate.weights[items], bounds=gate.bounds[items])
 
 
-def _steps(region: Region) -> int:
-    # In a region of flips no column moves; how much wider that makes the box is left to the other attacks.
-    return region.radius if region.norm == "linf" else region.steps
-
-
 def _stored(evidence: Evidence) -> list[_Stored] | str:
     # Part by part, those that claims are about; or why there is nothing to read.
     patch = evidence.case.patch
     if patch is None or all(isinstance(part.gate, AlwaysGate) for part in patch.parts):
         return "the patch stores nothing about any single record"
-    values, labels, claims = evidence.claimed_records
-    places = [
-        patch.place(claim.item) if claim.item is not None and claim.item < patch.items else None for claim in claims
-    ]
+    values, labels, items, radii = evidence.placed_records
+    places = [patch.place(item) if item < patch.items else None for item in items.tolist()]
     found = []
     for number, part in enumerate(patch.parts):
         usable = np.array([n for n, place in enumerate(places) if place is not None and place.part == number], np.int64)
@@ -338,12 +330,11 @@ def _stored(evidence: Evidence) -> list[_Stored] | str:
             continue
         if usable.size > _LARGEST:
             usable = np.sort(evidence.generator("disclosure-sample").choice(usable, _LARGEST, replace=False))
-        items = np.array([patch.place(claims[n].item).item for n in usable], dtype=np.int64)
-        radius = np.array([_steps(claims[n].region) for n in usable], dtype=np.int64)
+        own = np.array([patch.place(int(items[n])).item for n in usable], dtype=np.int64)
         found.append(
             _Stored(
-                part=number, material=_material_of(evidence, part.gate, items, radius),
-                values=values[usable], labels=labels[usable], items=items,
+                part=number, material=_material_of(evidence, part.gate, own, radii[usable]),
+                values=values[usable], labels=labels[usable], items=own,
             )
         )  # fmt: skip
     return found or "no record of the patch was opened"

@@ -267,6 +267,27 @@ class Evidence:
         return values, labels, tuple(claim for _, claim in found)
 
     @cached_property
+    def placed_records(self) -> tuple[Grid, Labels, Int[np.ndarray, "place"], Int[np.ndarray, "place"]]:
+        """For each claim on an item about an opened record: its grid values, label, the item, its radius in steps.
+
+        Coverage claims have radius 0. In a region of flips no column moves.
+        """
+        features = self.case.schema.features if self.case.schema is not None else 0
+        found = []
+        claims: tuple[Redirection | Coverage, ...] = (*self.redirections, *self.coverage)
+        for claim in claims:
+            opened = self.opened_by_commitment.get(claim.record)
+            if opened is None or claim.item is None or len(opened.values) != features:
+                continue
+            radius = 0
+            if isinstance(claim, Redirection):
+                radius = claim.region.radius if claim.region.norm == "linf" else claim.region.steps
+            found.append((opened.values, opened.label, claim.item, radius))
+        values = np.array([one[0] for one in found], dtype=np.int64).reshape(len(found), features)
+        labels, items, radii = (np.array([one[n] for one in found], dtype=np.int64) for n in (1, 2, 3))
+        return values, labels, items, radii
+
+    @cached_property
     def requested_records(self) -> tuple[Grid, Labels]:
         """Grid values and labels of the requested records that were opened and fit the model.
 

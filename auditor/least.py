@@ -3,7 +3,7 @@
 Proves, for an item of a `shift` or `affine` head and a claim on it that class t leads by m on a region R: every map
 h(x) = C x + d that makes t lead there has `N(h) >= (m - u) / 2`, N(h) being the largest |h_i(x)| over R and all
 classes, and u a proven upper bound of the base's lead of t over the dual's class at the dual's point of R, in every
-execution. The head's own N is bounded from above. The difference is the gap. What rounding of one sum adds is taken off.
+execution. The head's own N is bounded from above; the difference is the gap. Rounding of one sum is taken off.
 A dual that proves nothing refutes nothing: then nothing is said. Source: SPEC 11.12; weak duality of linear programs.
 """
 
@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 
 from auditor import rows
 from auditor.cores import Cores
 from auditor.propagation import bound_plan, make_plan
+from auditor.propagation.rounding import TINY, UNIT
 from protocol.claims import Argmax, Redirection
 from protocol.duals import Dual
 from protocol.model.graph import Graph
 from protocol.model.parts import AffineHead, SetHead
 from protocol.model.patch import Patch
+from protocol.model.schema import InputSchema
 
 _MOST = 4096
 """Duals that are evaluated."""
@@ -74,13 +76,14 @@ def changes(
         assert claim.item is not None
         if isinstance(claim.property, Argmax) and claim.property.klass < base.classes:
             by_item.setdefault(claim.item, []).append(number)
-    fitting = [
-        (dual, number) for dual in duals[:_MOST] if (number := _claim(patch, cores, claims, dual, by_item)) is not None
-    ]
+    fitting: list[tuple[Dual, int]] = []
+    for dual in duals[:_MOST]:
+        about = _claim(patch, cores, claims, dual, by_item)
+        if about is not None:
+            fitting.append((dual, about))
     if not fitting:
         return ()
-    points = np.array([dual.array() for dual, _ in fitting])
-    inputs = cores.schema.dequantise(points)
+    inputs = np.stack([_input(cores.schema, dual) for dual, _ in fitting]).reshape(-1, *base.input_shape)
     objective = np.zeros((len(fitting), 1, base.classes))
     leading = np.arange(len(fitting))
     wanted = [claims[number].property for _, number in fitting]
@@ -107,16 +110,27 @@ def _claim(
         return None
     if isinstance(patch.parts[patch.place(dual.item).part].head, SetHead):
         return None
-    point = dual.array()
-    if ((point < cores.schema.low) | (point > cores.schema.high)).any():
-        return None
+    schema = cores.schema
+    offset, scale = schema.offset.astype(np.float64), schema.scale.astype(np.float64)
+    at = _input(schema, dual).astype(np.float64) * scale + offset
+    # What the quantiser's rounding may move, in any execution, and this sum in float64.
+    lost = 5.5 * UNIT * (np.abs(at) + 1 + np.abs(offset)) + 9 * TINY * (1 + np.abs(scale))
     for number in by_item.get(dual.item, []):
         wanted = claims[number].property
         assert isinstance(wanted, Argmax)
         # Columns that flip are not looked at: the point has the record's own values there.
-        if (np.abs(point - cores.centre[number]) <= cores.steps[number]).all() and wanted.klass != dual.rival:
+        low = np.maximum(cores.centre[number] - cores.steps[number], schema.low) - 0.5 + lost
+        high = np.minimum(cores.centre[number] + cores.steps[number], schema.high) + 0.5 - lost
+        if ((at >= low) & (at <= high)).all() and wanted.klass != dual.rival:
             return number
     return None
+
+
+def _input(schema: InputSchema, dual: Dual) -> Float32[np.ndarray, " feature"]:
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        exact = (dual.array() - schema.offset.astype(np.float64)) / schema.scale.astype(np.float64)
+        found: Float32[np.ndarray, " feature"] = exact.astype(np.float32)
+    return found
 
 
 def told(found: Sequence[Change], items: int) -> dict[str, object]:

@@ -18,8 +18,8 @@ from owner.journal import append, leaf_of, read_proof, refreshed, sign
 from owner.methods.job import Job, Result
 from owner.refusal import Refused
 from protocol import claims as claim_lines
-from protocol import envelope as dsse
 from protocol import duals, manifest, openings
+from protocol import envelope as dsse
 from protocol.claims import ClassRemoval, Coverage, Linear, Logits, Redirection
 from protocol.digests import sha256_hex
 from protocol.encoding import parse_decimal

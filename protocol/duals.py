@@ -10,32 +10,35 @@ Reading a line says what is proposed, never that it proves anything. Source: PRU
 (arXiv 2110.07682), whose confusion patches are found by this linear program.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64
 
 from protocol.canonical import Fields, parse_json, to_bytes
 from protocol.claims import MAX_CLAIMS
 from protocol.errors import Schema, TooLarge
 
 MAX_LINE = 16 << 20
+PARTS = 256
+"""Of a grid step: a point is an input, and inputs of a region reach almost half a step beyond its grid values."""
 MAX_FILE = 1 << 28
 _FEATURES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dual:
-    """Item `item` is the least one because of class `rival` at the grid point `point`."""
+    """Item `item` is the least one because of class `rival` at the input `point`, in 256ths of grid steps."""
 
     item: int
     rival: int
     point: tuple[int, ...]
 
-    def array(self) -> Int64[np.ndarray, " feature"]:
-        """The point."""
-        return np.array(self.point, dtype=np.int64)
+    def array(self) -> Float64[np.ndarray, " feature"]:
+        """The point, in grid steps; exact."""
+        return np.array(self.point, dtype=np.float64) / PARTS
 
 
 def parse_line(line: bytes, *, where: str = "dual") -> Dual:
@@ -49,8 +52,8 @@ def parse_line(line: bytes, *, where: str = "dual") -> Dual:
         rival = fields.integer("rival", high=1 << 20)
         point = fields.array("point", longest=_FEATURES)
     for value in point:
-        if type(value) is not int or abs(value) > 1 << 24:
-            raise Schema("a coordinate is not a whole number within 2^24", where=where)
+        if type(value) is not int or abs(value) > PARTS << 24:
+            raise Schema("a coordinate is not a whole number within 2^32", where=where)
     return Dual(item=item, rival=rival, point=tuple(point))
 
 
@@ -74,7 +77,7 @@ def parse_file(data: bytes, *, where: str = "duals.jsonl") -> tuple[Dual, ...]:
     found = tuple(
         parse_line(line, where=f"{where}:{number}") for number, line in enumerate(data.split(b"\n")[:-1], start=1)
     )
-    if any(first.item >= second.item for first, second in zip(found, found[1:], strict=False)):
+    if any(first.item >= second.item for first, second in itertools.pairwise(found)):
         raise Schema("the items are not in ascending order, each once", where=where)
     return found
 

@@ -42,7 +42,7 @@ class _Tally:
     inert: int = 0
     centre_failed: int = 0
     integers: bool = True
-    least: tuple[least.Change, ...] = ()
+    changes: tuple[least.Change, ...] = ()
     added: set[int] = field(default_factory=set)
 
 
@@ -124,8 +124,8 @@ def check(evidence: Evidence) -> CheckResult:
         tally.open.append(f"{len(evidence.unredirected)} records carry no redirection claim")
     minimal = ""
     if tally.added:
-        facts["least_change"] = least.told(tally.least, len(tally.added))
-        minimal = least.sentence(tally.least, len(tally.added))
+        facts["least_change"] = least.told(tally.changes, len(tally.added))
+        minimal = least.sentence(tally.changes, len(tally.added))
     facts |= {"proven": tally.proven, "replayed_points": tally.replayed, "counterexamples": len(tally.refuted)}
     if tally.refuted:
         threat = "unsound-region"
@@ -292,7 +292,7 @@ def _check_records(
     proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds)
     tally.integers &= bool(proof.integers.all())
     proven = np.array([not reason for reason in proof.reasons])
-    tally.least += least.changes(
+    tally.changes += least.changes(
         patch, evidence.case.base, cores, claims, evidence.case.duals, proven=proven & cores.inside
     )
     tally.added |= {

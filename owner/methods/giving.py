@@ -19,15 +19,18 @@ from owner.gates.linear_region import linear_region
 from owner.heads import least_shift
 from owner.methods.placing import NONE, Around, largest
 from owner.relaxation import ROOM, Lines, Relaxation, boxes
-from protocol.duals import Dual
+from protocol.duals import PARTS, Dual
 from protocol.errors import OwnerError
 from protocol.model.parts import AffineHead, Head, SetHead, ShiftHead
+from protocol.model.schema import InputSchema
 
 MARGIN = 0.1
 """By how much a class leads that a shift or an affine map makes lead, in logits: what is claimed."""
 _BATCH = 32
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
 _CLIMBS = 4
+_ROUNDED = 1 + 2.0**-16
+_EDGE = PARTS // 2 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class Added:
         klass: that leads.
         margin: by which it does.
         rival: the class that shows that nothing smaller does it; `NONE` where no such claim is made.
-        point: where it does, on the grid.
+        point: where it does, in parts of grid steps (`duals`).
         size: of each record's change, as N(h).
     """
 
@@ -155,13 +158,17 @@ def add(
 
     def needed(least: np.ndarray, some: np.ndarray) -> np.ndarray:
         need: np.ndarray = np.where(others[some], MARGIN - least, -np.inf).max(axis=1)
-        return np.maximum(need, 0.0) / 2
+        half: np.ndarray = np.maximum(need, 0.0) / 2
+        return half
 
     def small(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
         found: np.ndarray = needed(bound.least(some, radius), some) <= most
         return found
 
-    radius = largest(len(klass), reach, small, progress=lambda share: around.progress("least heads", share))
+    # Where the gate is not known to fire on a region, the head is made for the record's own cell all the same.
+    radius = largest(
+        len(klass), np.maximum(reach, 0), small, progress=lambda share: around.progress("least heads", share)
+    )
     least = bound.least(np.arange(len(klass)), radius)
     leaders, group = np.unique(around.group, return_inverse=True)
     rows = np.zeros((len(leaders), classes), np.float32)
@@ -175,6 +182,7 @@ def add(
             turned = _turned(bound, int(members[0]), int(radius[members[0]]), found.shift, found.rival)
             if turned is not None:
                 weights[number], rows[number] = turned
+    radius = np.minimum(radius, reach)
     point, rival = _worst(bound, radius)
     return Added(
         table=Table(kind="affine" if affine else "shift", rows=rows, weights=weights, row_of_record=group),
@@ -213,28 +221,22 @@ def match(
     margin = lead(np.arange(len(klass)), radius) * 0.9
     return Added(
         table=Table(kind="shift", rows=rows, row_of_record=group), radius=radius, klass=klass, margin=margin,
-        rival=np.full(len(klass), NONE), point=around.forget.astype(np.int64), size=np.abs(row).max(axis=1),
+        rival=np.full(len(klass), NONE), point=around.forget.astype(np.int64) * PARTS, size=np.abs(row).max(axis=1),
     )  # fmt: skip
 
 
 def _turned(
     bound: _Bounds, record: int, radius: int, shift: Float32[np.ndarray, "class"], rival: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The map that changes each input by what it needs against one rival, as far as the bounds let it; None: none.
+    """The map that changes each input by what the line below its lead over one rival leaves to do; None: not enough.
 
-    It mixes the shift with the change that makes the lead over the rival exactly the margin on the linear region. All
-    mixtures keep the size; the others' lead is looked at.
+    It mixes that with the shift; all mixtures keep the size and make the class lead over the rival, and the lead over
+    the others is looked at. On the base's linear region the line is the lead itself, and each input is changed by no
+    more than it needs.
     """
-    base, klass = bound.around.workspace.base, int(bound.klass[record])
-    x = bound.around.workspace.schema.dequantise(bound.around.forget[[record]])
-    try:
-        region = linear_region(base, x[0])
-    except OwnerError:
-        return None
-    one, size = np.array([record]), float(np.abs(shift).max())
-    lines, low, high, room = bound.lines(one, np.array([radius]))
-    slope = -(region.jacobian[klass] - region.jacobian[rival])
-    least = MARGIN + float(room[0]) - (region.constant[klass] - region.constant[rival])
+    klass, size = int(bound.klass[record]), float(np.abs(shift).max())
+    lines, low, high, room = bound.lines(np.array([record]), np.array([radius]))
+    slope, least = -lines.slope[0, rival], MARGIN + float(room[0]) - float(lines.offset[0, rival])
     for share in _SHARES:
         weights, row = np.zeros((len(shift), len(slope)), np.float32), shift.copy()
         weights[klass] = share * slope / 2
@@ -243,7 +245,7 @@ def _turned(
         row[rival] = -row[klass]
         own = weights[klass].astype(np.float64)
         middle = float(own @ (low[0] + high[0]) / 2) + float(row[klass])
-        if abs(middle) + float(np.abs(own) @ (high[0] - low[0]) / 2) > size:
+        if abs(middle) + float(np.abs(own) @ (high[0] - low[0]) / 2) > size * _ROUNDED:
             continue
         change = weights[klass].astype(np.float64) - weights.astype(np.float64)
         joint = Lines(
@@ -251,41 +253,50 @@ def _turned(
             offset=lines.offset + (float(row[klass]) - row.astype(np.float64))[None],
         )
         left = np.delete(joint.least(low, high)[0], klass)
-        if (left >= MARGIN + float(room[0])).all():
+        if (left >= MARGIN + float(room[0]) / _ROUNDED - 1e-4).all():
             return weights, row
     return None
 
 
 def _worst(bound: _Bounds, radius: Int[np.ndarray, "record"]) -> tuple[np.ndarray, np.ndarray]:
-    """For each record a grid point of its region on which some class needs the most, and that class."""
+    """For each record an input of its region on which some class needs the most, and that class.
+
+    Inputs are in 256ths of grid steps; they stay one of these short of the region's edge.
+    """
     around, schema = bound.around, bound.around.workspace.schema
     program = Program(around.workspace.base)
-    point = around.forget.astype(np.int64).copy()
+    point = around.forget.astype(np.int64) * PARTS
     rival = np.full(len(radius), NONE)
+    sign = np.sign(schema.scale.astype(np.float64))
     for record in np.flatnonzero(radius >= 0).tolist():
-        steps = around.steps(radius[[record]])[0]
-        low = np.maximum(around.forget[record] - steps, schema.low)
-        high = np.minimum(around.forget[record] + steps, schema.high)
+        one = np.array([record])
+        steps = around.steps(radius[one])[0]
+        low = np.maximum(around.forget[record] - steps, schema.low) * PARTS - _EDGE
+        high = np.minimum(around.forget[record] + steps, schema.high) * PARTS + _EDGE
         klass = int(bound.klass[record])
-        tried = [point[record]]
-        lines = bound.lines(np.array([record]), radius[[record]])[0] if steps.any() else None
-        sign = np.sign(schema.scale.astype(np.float64))
-        for other in range(bound.logits.shape[1]):
-            if lines is not None and other != klass:
-                lowest = np.where(lines.slope[0, other] * sign > 0, low, high)
-                tried.append(lowest.astype(np.int64))
-        for climb in range(1 + _CLIMBS if steps.any() else 1):
-            points = np.unique(np.array(tried), axis=0)
-            found = program(schema.dequantise(points)).astype(np.float64)
+        lines = bound.lines(one, radius[one])[0]
+        others = [other for other in range(bound.logits.shape[1]) if other != klass]
+        tried = np.stack([point[record], *(np.where(lines.slope[0, n] * sign > 0, low, high) for n in others)])
+        for climb in range(1 + _CLIMBS):
+            inputs = _inputs(schema, tried)
+            found = program(inputs).astype(np.float64)
             lead = found[:, [klass]] - found
             lead[:, klass] = np.inf
-            place, best = np.unravel_index(int(lead.argmin()), lead.shape)
-            point[record], rival[record] = points[place], best
-            if climb == _CLIMBS or not steps.any():
+            place, best = (int(index) for index in np.unravel_index(int(lead.argmin()), lead.shape))
+            point[record], rival[record] = tried[place], best
+            if climb == _CLIMBS:
                 break
             try:
-                slope = linear_region(around.workspace.base, schema.dequantise(points[[place]])[0]).jacobian
+                slope = linear_region(around.workspace.base, inputs[place]).jacobian
             except OwnerError:
                 break
-            tried.append(np.where((slope[klass] - slope[best]) * sign > 0, low, high).astype(np.int64))
+            steepest = np.where((slope[klass] - slope[best]) * sign > 0, low, high)
+            if (tried == steepest).all(axis=1).any():
+                break
+            tried = np.stack([tried[place], steepest])
     return point, rival
+
+
+def _inputs(schema: InputSchema, point: Int[np.ndarray, "point feature"]) -> Float32[np.ndarray, "point ..."]:
+    exact = (point / PARTS - schema.offset.astype(np.float64)) / schema.scale.astype(np.float64)
+    return exact.astype(np.float32).reshape(len(point), *schema.shape)

@@ -412,8 +412,9 @@ def _head_notes(job: Job, added: Added) -> list[str]:
         return [f"head: {job.head}; bounds of the base prove it for no region"]
     sizes, radii = added.size[shown], added.radius[shown]
     gain = support_gain(float(sizes.max()), 1.0)
-    return [
+    found = (
         f"head: {job.head} of {np.median(sizes):.2f} logits (median), {sizes.max():.2f} at most; proven within "
         f"{radii.min()} to {radii.max()} steps, median {int(np.median(radii))}, for {int(shown.sum())} of "
-        f"{len(shown)} records; the published additive gate would need K >= {gain:.2f} for each unit by which it is off outside"
-    ]
+        f"{len(shown)} records; the published additive gate would need K >= {gain:.2f} for each unit of its being off"
+    )
+    return [found]
