@@ -3,7 +3,7 @@
 The problem. Item k is to make class t lead by a margin m on a region R, by adding h(x) = C x + d to the logits f(x),
 with the least size N(h) = max over x in R and classes i of |h_i(x)|. Its dual is a weight on the constraints (x, j):
 `f_t(x) + h_t(x) - f_j(x) - h_j(x) >= m`. Weight 1/2 on one of them gives `N(h) >= (m - (f_t - f_j)(x)) / 2` for every h
-that meets it, and the best such point and class attain the optimum (weak and strong duality; SPEC 12.6).
+that meets it, and the best such point and class attain the optimum (weak and strong duality; SPEC 11.12).
 So a dual is a point of the region and a class. Whoever reads it evaluates the base there, and believes nothing else.
 
 Reading a line says what is proposed, never that it proves anything. Source: PRUNE (arXiv 2505.06520), REASSURE

@@ -20,6 +20,7 @@ from auditor.strict_yaml import parse_mapping
 from protocol import (
     canonical,
     claims,
+    duals,
     keys,
     locked_key,
     manifest,
@@ -384,12 +385,16 @@ TARGETS: dict[str, Target] = {
         covers=("protocol.openings.parse", "protocol.arrays.read_npz"),
     ),
     "claim": Target(
-        run=claims.parse_claim, seeds=lambda: [forge.redirection(0), forge.removal(), forge.no_redirection(1)],
+        run=claims.parse_claim, seeds=lambda: [forge.redirection(0), forge.removal(), forge.no_redirection(1), forge.coverage(1)],
         covers=("protocol.claims.parse_claim",),
     ),
     "claims": Target(
         run=claims.parse_file, seeds=lambda: [forge.redirection(0) + b"\n" + forge.removal() + b"\n"],
         covers=("protocol.claims.parse_file", "protocol.claims.split_lines"),
+    ),
+    "duals": Target(
+        run=duals.parse_file, seeds=lambda: [duals.file_bytes([duals.Dual(item=k, rival=1, point=(k, -5)) for k in (0, 3)])],
+        covers=("protocol.duals.parse_file", "protocol.duals.parse_line"),
     ),
     "manifest": Target(run=manifest.parse, seeds=_files, covers=("protocol.manifest.parse",)),
     "trust": Target(run=trust.parse, seeds=lambda: [_made().trust], covers=("protocol.trust.parse",)),
