@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Int, Int64
@@ -401,7 +402,7 @@ def read_patch(
         return Unavailable(reason=known)
     if evidence.reference is None or schema is None:
         return Unavailable(reason="no reference data was given")
-    read: list[Property] = []
+    read: dict[int, Property] = {}
     for stored in known:
         ground = Ground(
             schema=schema,
@@ -414,8 +415,11 @@ def read_patch(
         if isinstance(found, Unavailable):
             return found
         assert isinstance(found, Property)
-        read.append(found)
-    return min(read, key=lambda one: one.value)
+        read[stored.part] = found
+    shown = min(read.values(), key=lambda one: one.value)
+    # Beside the worst part, which decides, what each of several parts shows.
+    parts = {f"part_{number}": one.value for number, one in read.items()} if len(read) > 1 else {}
+    return replace(shown, facts=MappingProxyType({**shown.facts, **parts}))
 
 
 __all__ = [

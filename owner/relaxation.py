@@ -60,6 +60,21 @@ def boxes(
     return inputs.min(axis=0), inputs.max(axis=0)
 
 
+def gradient(graph: Graph, x: Float[np.ndarray, "..."], first: int, second: int) -> Float[np.ndarray, "feature"]:
+    """How fast one logit leaves another behind, along every input value."""
+    fixed = {name: value.double() if value.is_floating_point() else value for name, value in constants(graph).items()}
+    point = torch.from_numpy(np.array(x, dtype=np.float64)).reshape(1, *graph.input_shape).requires_grad_()
+    values = {graph.input: point}
+    for node in graph.nodes:
+        inputs = [values[name] if name in values else fixed[name] for name in node.inputs]
+        values[node.outputs[0]] = OPERATORS[node.op](node, inputs)
+    logits = values[graph.output].reshape(-1)
+    (logits[first] - logits[second]).backward()  # type: ignore[no-untyped-call]
+    assert point.grad is not None
+    found: Float[np.ndarray, "feature"] = point.grad.reshape(-1).numpy()
+    return found
+
+
 class _Relu(torch.autograd.Function):
     """A ReLU whose backward pass carries a lower bound instead of a derivative, and notes what it loses here."""
 

@@ -15,12 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from owner.execute import Program
-from owner.gates.linear_region import linear_region
 from owner.heads import least_shift
 from owner.methods.placing import NONE, Around, largest
-from owner.relaxation import ROOM, Lines, Relaxation, boxes
+from owner.relaxation import ROOM, Lines, Relaxation, boxes, gradient
 from protocol.duals import PARTS, Dual
-from protocol.errors import OwnerError
 from protocol.model.parts import AffineHead, Head, SetHead, ShiftHead
 from protocol.model.schema import InputSchema
 
@@ -286,11 +284,8 @@ def _worst(bound: _Bounds, radius: Int[np.ndarray, "record"]) -> tuple[np.ndarra
             point[record], rival[record] = tried[place], best
             if climb == _CLIMBS:
                 break
-            try:
-                slope = linear_region(around.workspace.base, inputs[place]).jacobian
-            except OwnerError:
-                break
-            steepest = np.where((slope[klass] - slope[best]) * sign > 0, low, high)
+            slope = gradient(around.workspace.base, inputs[place], klass, best)
+            steepest = np.where(slope * sign > 0, low, high)
             if (tried == steepest).all(axis=1).any():
                 break
             tried = np.stack([tried[place], steepest])
