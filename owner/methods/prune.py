@@ -296,9 +296,11 @@ def run(job: Job) -> Result:
         notes += _shortfalls(job, choice, leader)
         row_of_record, group = row_of_record[choice.leader], group[choice.leader]
         sites += _sketch_sites(job, choice, row_of_record, retain)
+    # Sketches keep clear of retained records in `choose`; only gates that look at floats need them once more.
+    others = retain[:0] if job.gate in ("auto", "sketch", "always") else np.concatenate([retain, own.unseen_values])
     around = Around(
         workspace=workspace, forget=forget, group=group if job.gate != "always" else np.zeros_like(group),
-        others=np.concatenate([retain, own.unseen_values]), shape=shape, ceiling=job.ceiling, progress=job.progress,
+        others=others, shape=shape, ceiling=job.ceiling, progress=job.progress,
     )  # fmt: skip
     make = {
         "feature": feature_site,
