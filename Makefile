@@ -8,8 +8,10 @@ KILLS ?= 1000
 SEED ?= 2
 
 FUZZ_SECONDS ?= 10
+SMALL ?=
 
-.PHONY: setup demo peers test properties check coverage bench calibration attacks sacroml soundness marabou crash fuzz conformance clean
+.PHONY: setup demo peers test properties check coverage bench calibration attacks table sacroml soundness marabou mlserver \
+  crash fuzz conformance formal clean
 
 setup: $(READY)
 
@@ -57,6 +59,16 @@ marabou: .venv-marabou/.ready
 	.venv-marabou/bin/python -W ignore -c "from maraboupy import Marabou; Marabou.read_onnx"
 	@touch $@
 
+# A real inference server, in an environment of its own: the deployment check asks it over loopback.
+mlserver: .venv-mlserver/.ready
+
+.venv-mlserver/.ready: .ci/mlserver.txt
+	rm -rf .venv-mlserver
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check --requirement .ci/mlserver.txt
+	.venv-mlserver/bin/python -c "import mlserver, onnxruntime"
+	@touch $@
+
 # After `make test`: what the tests reached. The goal is 100 % of protocol/ and 95 % of the rest, branches counted.
 coverage: $(READY)
 	test -f .coverage || $(MAKE) test
@@ -82,11 +94,18 @@ calibration: $(READY)
 attacks: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.attacks_study $(if $(DATA),--data $(dir $(DATA)))
 
+# Every method, scenario and data set: hours with DATA; SMALL=1 takes minutes. Stopped, it goes on with the next cell.
+table: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/python -m tests.benchmarks.table $(if $(SMALL),--small) $(if $(DATA),--data $(dir $(DATA))) \
+	  --out tests/benchmarks/TABLE.md
+
 # Figures for people, not for CI: ratios and tables, written to standard output.
 bench: $(READY)
 	$(MAKE) sacroml || echo "SACRO-ML could not be installed; it is not compared"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.shadow_bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.speed --out tests/benchmarks/RESULTS.md $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.benchmarks.log_bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.deployment_power
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
 	$(BIN)/python -m tests.benchmarks.redirection_study $(if $(DATA),--data $(dir $(DATA)) --many --retrain)
@@ -110,5 +129,9 @@ fuzz: $(READY)
 conformance: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/conformance $(KIT)
 
+# The symbolic models, by Spin (Debian: spin, gcc); SMALL=1 has smaller bounds. Traces and figures are compared with the kept ones.
+formal: $(READY)
+	$(BIN)/python -m tests.formal $(if $(SMALL),--small)
+
 clean:
-	rm -rf demo .venv-marabou .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf demo .venv-marabou .venv-mlserver .venv-sacroml .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -307,12 +307,10 @@ class _Stored:
 
 
 def _material_of(evidence: Evidence, gate: Gate, items: np.ndarray, radius: np.ndarray) -> Material:
-    base = evidence.case.base
     if isinstance(gate, SketchGate):
         return SketchMaterial(matrix=gate.matrix, low=gate.low[items], high=gate.high[items], radius=radius)
     if isinstance(gate, FeatureGate):
-        assert base is not None
-        return FeatureMaterial(graph=base, name=gate.tensor, low=gate.low[items], high=gate.high[items])
+        return FeatureMaterial(graph=evidence.retrained, name=gate.tensor, low=gate.low[items], high=gate.high[items])
     assert isinstance(gate, RegionGate)
     return RegionMaterial(normals=gate.weights[items], bounds=gate.bounds[items])
 
@@ -320,6 +318,8 @@ def _material_of(evidence: Evidence, gate: Gate, items: np.ndarray, radius: np.n
 def _stored(evidence: Evidence) -> list[_Stored] | str:
     # Part by part, those that claims are about; or why there is nothing to read.
     patch = evidence.case.patch
+    if patch is not None and patch.weights and not patch.parts:
+        return "the patch changes weights; what these show of a record is not measured"
     if patch is None or all(isinstance(part.gate, AlwaysGate) for part in patch.parts):
         return "the patch stores nothing about any single record"
     values, labels, items, radii = evidence.placed_records
@@ -345,7 +345,7 @@ def _decoyed(evidence: Evidence, subjects: Subjects) -> Mapping[str, object]:
     # A model with the patch moved to never-seen records, where every item's record is at hand; else nothing.
     patch, case = evidence.case.patch, evidence.case
     found = _stored(evidence)
-    if isinstance(found, str) or patch is None or len(patch.parts) != 1:
+    if isinstance(found, str) or patch is None or len(patch.parts) != 1 or patch.weights:
         return {}
     (stored,) = found
     if not isinstance(stored.material, SketchMaterial):

@@ -6,11 +6,14 @@ verified: that is an error, and accuses nobody.
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from auditor import history, receipts, trusted
 from auditor.case import Case, load, read_proof
@@ -32,9 +35,15 @@ from auditor.checks import (
     redirection,
     utility,
 )
+from auditor.deployment.client import Rest, Transport
+from auditor.deployment.endpoint import Endpoint
+from auditor.deployment.journal import MAX_FILE, Journal
+from auditor.deployment.pacing import Pace
+from auditor.deployment.source import Live, Recorded
 from auditor.engine import Engine
-from auditor.evidence import Evidence, Reference, load_reference
-from auditor.files import new_folder, write_atomic
+from auditor.entries import look
+from auditor.evidence import Evidence, Reference, load_reference, moved
+from auditor.files import new_folder, read_file, write_atomic
 from auditor.ledger import Ledger, sign
 from auditor.membership_pages import all_figures
 from auditor.pictures import pictures
@@ -42,16 +51,20 @@ from auditor.profile import CHECKS, Profile
 from auditor.report.drawings import svg_files
 from auditor.report.html import render
 from auditor.report.summary import to_summary
+from auditor.report_scan import Search
+from auditor.statistics.proportions import interval
 from auditor.transcript import Transcript, replay
 from auditor.view import CheckResult, ReportView
 from protocol import manifest
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
-from protocol.errors import NoQuorum
+from protocol.errors import AuditorError, NoQuorum
 from protocol.keys import SigningKey
 from protocol.log import proof
 from protocol.messages.report import CheckLine, FindingLine, Report, combine
 
+QUERIES = "deployment/queries.jsonl"
+"""The query log's place in a report."""
 NOT_CLAIMED = (
     (
         "That information is gone: the base weights still hold what they learned, and whoever has base and patch can "
@@ -102,6 +115,11 @@ class Inputs:
         seed: of what the challenge does not determine.
         progress: called with a stage and the share done.
         engine: where shadow models are trained; None trains them in this process.
+        endpoint: whom to ask for the deployed model, if anybody.
+        resume: whether an interrupted run of queries may go on.
+        queries: the query log of a report that is replayed; nobody is asked then.
+        transport: over which wire the endpoint is asked; None is HTTP.
+        pace: the clock and the waiting between queries; None is the machine's.
         own_proofs: proofs of what the auditor's log holds, by leaf hash; None reads them from `ledger`.
     """
 
@@ -120,6 +138,11 @@ class Inputs:
     seed: int
     progress: Callable[[str, float], None]
     engine: Engine | None = None
+    endpoint: Endpoint | None = None
+    resume: bool = False
+    queries: bytes | None = None
+    transport: Transport | None = None
+    pace: Pace | None = None
     own_proofs: Mapping[str, bytes] | None = None
 
 
@@ -132,6 +155,7 @@ class Outcome:
     transcript: Transcript
     history: history.History
     own_proofs: Mapping[str, bytes]
+    queries: Journal | None = None
 
 
 def _checkpoints(bundle: Path) -> dict[str, bytes]:
@@ -149,6 +173,8 @@ def _verify_quorum(case: Case) -> None:
     if case.policy.quorum == "none":
         return
     entries = {"certificate": case.certificate_logged, "commitment": case.commitment_logged}
+    if case.predecessor is not None:
+        entries["predecessor"] = case.predecessor.logged
     entries |= {f"request-{r.path.rsplit('/', 1)[-1].removesuffix('.dsse.json')}": r.logged for r in case.requests}
     for name, logged in entries.items():
         if logged.entry is not None and not logged.entry.checkpoint.quorum_met:
@@ -166,6 +192,27 @@ def _reference(inputs: Inputs, case: Case) -> tuple[Reference | None, str]:
     return load_reference(inputs.reference, case.schema, case.base.classes), ""
 
 
+def _served(inputs: Inputs, transcript: Transcript) -> Live | Recorded | None:
+    # One journal for each opened audit: what was asked under its nonce is told, whatever the audit is repeated with.
+    if inputs.queries is not None:
+        return Recorded.of(inputs.queries, where=QUERIES)
+    if transcript.opening_leaf is None:
+        return None
+    state = inputs.ledger.private / "queries" / f"{transcript.opening_leaf}.jsonl"
+    if inputs.endpoint is None:
+        return Recorded.of(read_file(state, limit=MAX_FILE), where=str(state)) if state.is_file() else None
+    revealed = inputs.ledger.revealed(transcript.opening_leaf)
+    pace = inputs.pace or Pace(time.time, time.sleep)
+    return Live(
+        endpoint=inputs.endpoint,
+        transport=inputs.transport or Rest(pace.clock),
+        pace=pace,
+        state=state,
+        resume=inputs.resume,
+        spent="a report has revealed this audit's nonce, so that anybody can foresee the probes" if revealed else "",
+    )
+
+
 def examine(inputs: Inputs) -> Outcome:
     """Load the bundle and run every check.
 
@@ -179,6 +226,10 @@ def examine(inputs: Inputs) -> Outcome:
     seen = history.compare(case, _checkpoints(inputs.bundle), state=inputs.state, owner_log=inputs.owner_log)
     if not seen.conflicts:
         _verify_quorum(case)
+    # Only where the log keeps to what it signed before: else there is nothing to read in it.
+    owner_log = None
+    if inputs.owner_log is not None and not seen.conflicts:
+        owner_log = look(inputs.owner_log, policy=policy, trust=trust)
     transcript = replay(
         certificate=case.certificate,
         certificate_leaf=case.certificate_logged.leaf,
@@ -190,6 +241,7 @@ def examine(inputs: Inputs) -> Outcome:
         trust=trust,
         profile_sha256=inputs.profile.sha256,
         now=inputs.now,
+        owner_log=owner_log,
     )
     reference, missing = _reference(inputs, case)
     evidence = Evidence(
@@ -204,7 +256,10 @@ def examine(inputs: Inputs) -> Outcome:
         engine=inputs.engine,
         log_conflicts=seen.conflicts,
         log_notes=seen.notes,
+        owner_entries=owner_log.entries if owner_log is not None else None,
+        served=_served(inputs, transcript),
     )
+    asked = deployment.Asked()
     attacked = membership.Outcome()
     steps: dict[str, Callable[[], CheckResult]] = {
         "authenticity": lambda: authenticity.check(evidence),
@@ -218,7 +273,7 @@ def examine(inputs: Inputs) -> Outcome:
         "membership": lambda: membership.check(evidence, attacked),
         "persistence": lambda: persistence.check(evidence),
         "disclosure": lambda: disclosure.check(evidence),
-        "deployment": lambda: deployment.check(evidence),
+        "deployment": lambda: deployment.check(evidence, asked),
         "boundedness": lambda: boundedness.check(evidence),
         "challenge": lambda: challenge.check(evidence),
         "monitor": lambda: monitor.check(evidence),
@@ -250,11 +305,11 @@ def examine(inputs: Inputs) -> Outcome:
         required=inputs.profile.required,
         pictures=pictures(evidence, attacked, *_rebuilt(checks)),
         not_claimed=NOT_CLAIMED,
-        figures=_figures(evidence, attacked),
+        figures=_figures(evidence, attacked) | _not_proven(checks),
     )
     logged = [*(request.logged for request in case.requests), *([case.opening_logged] if case.opening_logged else [])]
     used = {one.leaf: held[one.leaf] for one in logged if one.leaf in held}
-    return Outcome(case=case, view=view, transcript=transcript, history=seen, own_proofs=used)
+    return Outcome(case=case, view=view, transcript=transcript, history=seen, own_proofs=used, queries=asked.journal)
 
 
 def _rebuilt(checks: tuple[CheckResult, ...]) -> tuple[float | None, dict[int, float]]:
@@ -263,6 +318,12 @@ def _rebuilt(checks: tuple[CheckResult, ...]) -> tuple[float | None, dict[int, f
     parts = {int(name.removeprefix("part_")): float(value) for name, value in found.get("parts", {}).items()}
     ratio = found.get("ratio")
     return (float(ratio) if isinstance(ratio, float) else None), parts
+
+
+def _not_proven(checks: tuple[CheckResult, ...]) -> dict[str, Any]:
+    # Radii of claims that are certified but not proven: the certified ones alone would say too much.
+    found = next((check.evidence.get("not_proven") for check in checks if check.check == "redirection"), None)
+    return {"not_proven": found} if found is not None else {}
 
 
 def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine, ...]:
@@ -274,6 +335,21 @@ def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine
 
 def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]:
     figures: dict[str, Any] = {"forget_records": len(evidence.requested_records[0])}
+    figures["shown_to_the_auditor"] = {
+        "requested_records": len(evidence.case.opened or ()),
+        "retained_records": len(evidence.transcript.opened or ()),
+        "of_committed": evidence.case.commitment.record_count,
+    }
+    retained = evidence.others.get("retained") if evidence.retained_gap == "" else None
+    if retained is not None:
+        spared = evidence.spared["retained"]
+        kept = np.setdiff1d(np.arange(retained[2].shape[1]), list(evidence.removed_classes))
+        count = int(moved(retained[2][spared][:, kept], retained[3][spared][:, kept]).sum())
+        total = int(spared.sum())
+        if total:
+            figures["retained_affected"] = {
+                "opened": total, "moved": count, "share_at_most": interval(count, total)[1],
+            }  # fmt: skip
     if evidence.reference is not None:
         figures["reference_records"] = len(evidence.reference.labels)
         figures["reference_records_outside_the_input_box"] = evidence.reference.outside
@@ -300,6 +376,42 @@ def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]
     return figures
 
 
+def _pages(view: ReportView) -> dict[str, tuple[str, bytes]]:
+    return {
+        "report.html": ("page", render(view).encode()),
+        "summary.json": ("summary", json.dumps(to_summary(view), indent=2, sort_keys=True).encode() + b"\n"),
+        **{path: ("picture", data) for path, data in svg_files(view).items()},
+    }
+
+
+def _contents(pages: Mapping[str, tuple[str, bytes]]) -> dict[str, bytes]:
+    return {path: data for path, (_, data) in pages.items()}
+
+
+def _without_words(view: ReportView, search: Search) -> ReportView:
+    # Names, paths and reasons of the owner's that the report quotes, wherever it does.
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return "(withheld: shows an opened record)" if search({"": value.encode()}) else value
+        if isinstance(value, Mapping):
+            return {name: clean(one) for name, one in value.items()}
+        return [clean(one) for one in value] if isinstance(value, list | tuple) else value
+
+    return replace(
+        view,
+        names=clean(view.names),
+        checks=tuple(
+            replace(
+                check,
+                summary=clean(check.summary),
+                evidence=clean(check.evidence),
+                findings=tuple(replace(one, message=clean(one.message)) for one in check.findings),
+            )
+            for check in view.checks
+        ),
+    )
+
+
 def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) -> Report:
     """Write the REPORT folder: pages, manifest, signed and logged report, one receipt for each request.
 
@@ -308,13 +420,22 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
     Raises:
         AuditorError: something cannot be written.
     """
-    new_folder(out, force=force)
     case, view = outcome.case, outcome.view
+    search = Search((*(case.opened or ()), *(outcome.transcript.opened or ())), case.schema)
+    pages = _pages(view)
+    if search(_contents(pages)):
+        # An owner can put a record into what it says or how it names things; that must not keep a report from being
+        # written. The words are withheld.
+        view = _without_words(view, search)
+        pages = _pages(view)
+    if found := search(_contents(pages)):
+        raise AuditorError(
+            f"the report would show an opened record ({found[0].form}); nothing was written", where=found[0].path
+        )
+    new_folder(out, force=force)
     files: dict[str, tuple[str, bytes]] = {
-        "report.html": ("page", render(view).encode()),
-        "summary.json": ("summary", json.dumps(to_summary(view), indent=2, sort_keys=True).encode() + b"\n"),
+        **pages,
         "profile.yaml": ("profile", inputs.profile.raw),
-        **{path: ("picture", data) for path, data in svg_files(view).items()},
     }
     if outcome.transcript.plan is not None:
         files["plan.yaml"] = ("plan", outcome.transcript.plan.raw)
@@ -323,8 +444,12 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
     if outcome.transcript.challenge_envelope is not None and outcome.transcript.challenge_proof is not None:
         files["transcript/challenge.dsse.json"] = ("transcript", outcome.transcript.challenge_envelope)
         files["transcript/challenge.tlog-proof"] = ("transcript", outcome.transcript.challenge_proof)
+        if outcome.transcript.latest_proof is not None:
+            files["transcript/latest.tlog-proof"] = ("transcript", outcome.transcript.latest_proof)
     for leaf, data in outcome.own_proofs.items():
         files[f"transcript/{leaf}.tlog-proof"] = ("transcript", data)
+    if outcome.queries is not None:
+        files[QUERIES] = ("queries", outcome.queries.to_bytes())
     for name, data in outcome.history.evidence:
         files[f"evidence/{name}"] = ("evidence", data)
     for path, (_, data) in files.items():

@@ -15,8 +15,8 @@ from typing import TypeVar
 from auditor.files import read_file
 from auditor.view import Finding
 from protocol import claims as claim_lines
-from protocol import duals as duals_file
 from protocol import envelope as dsse
+from protocol import hints as hint_file
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
 from protocol.errors import DigestMismatch, Error, Expired, MalformedError, UnknownKey, VerificationError
@@ -52,9 +52,13 @@ LIMITS = {
     "request-records": 128 << 20,
     "audit-opening": dsse.MAX_ENVELOPE,
     "opening": openings.MAX_OPENINGS_FILE,
-    "duals": duals_file.MAX_FILE,
+    "predecessor": dsse.MAX_ENVELOPE,
+    "predecessor-claims": claim_lines.MAX_FILE,
+    hint_file.ROLE: hint_file.MAX_FILE,
 }
 _MANY = ("request", "request-records")
+_ERASABLE = ("opening", hint_file.ROLE)
+"""What says more of single records than a certificate has to: a bundle verifies without it, and proves less."""
 _OTHER = 1 << 30
 _ONCE = ("base", "patched", "schema", "recipe", "patch", "patch-tensors", "claims", "commitment")
 T = TypeVar("T")
@@ -87,6 +91,17 @@ class RequestCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredecessorCase:
+    """The certificate that the bundle's one supersedes. `claims` is None if they cannot be read."""
+
+    logged: Logged
+    certificate: Certificate
+    claims: tuple[claim_lines.Claim, ...] | None
+    claims_root: bytes | None
+    claim_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """Everything on the table. Parts that a signed file should hold but doesn't are None, with a finding."""
 
@@ -114,9 +129,10 @@ class Case:
     claim_lines: tuple[bytes, ...]
     opened: tuple[RecordOpening, ...] | None
     openings_erased: bool
-    duals: tuple[duals_file.Dual, ...]
+    hints: hint_file.Hints | None
     hostile: tuple[Finding, ...]
     claimed_requests: tuple[str, ...]
+    predecessor: PredecessorCase | None = None
 
 
 def read_proof(folder: Path, name: str) -> bytes | None:
@@ -331,6 +347,43 @@ def _requests(
     return tuple(found)
 
 
+def _predecessor(reader: _Reader, policy: Policy, trust: Trust) -> PredecessorCase | None:
+    for path in reader.listing.paths("predecessor")[:1]:
+        data = reader.content(path, "predecessor")
+        if data is None:
+            return None
+        proof_bytes = read_proof(reader.folder, "predecessor")
+        if proof_bytes is None:
+            raise VerificationError(
+                "is missing: nothing shows that the predecessor is logged", where="proofs/predecessor.tlog-proof"
+            )
+        logged = verify_logged(
+            data,
+            proof_bytes,
+            roles=("owner",),
+            policy=policy,
+            trust=trust,
+            where=path,
+            place="proofs/predecessor.tlog-proof",
+        )
+        try:
+            _, certificate = messages.read(data, Certificate, where=path)
+        except MalformedError as error:
+            reader.accuse(str(error))
+            return None
+        listed = reader.listing.paths("predecessor-claims")
+        claims, raw = reader.parse(listed[0] if listed else None, "predecessor-claims", claim_lines.parse_file)
+        lines = claim_lines.split_lines(raw) if claims is not None and raw is not None else ()
+        return PredecessorCase(
+            logged=logged,
+            certificate=certificate,
+            claims=claims,
+            claims_root=claim_lines.root(lines) if claims is not None else None,
+            claim_count=len(lines),
+        )
+    return None
+
+
 def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str, bytes] | None = None) -> Case:
     """Read and check a bundle.
 
@@ -373,9 +426,8 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
         # The owner signed for it: that is a finding about the owner, and nothing that it lists is looked at.
         listing, unread = manifest.Manifest(entries=(), refers="", raw=raw), error
     reader = _Reader(folder, listing)
-    # Points of regions tell as much as the records that they are around.
-    private = [*listing.paths("opening"), *listing.paths("duals")]
-    erased = [path for path in private if not (folder / path).exists()]
+    erased = [path for role in _ERASABLE for path in listing.paths(role) if not (folder / path).exists()]
+    openings_erased = any(path in erased for path in listing.paths("opening"))
     if unread is not None:
         reader.accuse(str(unread.at("manifest.json")))
     else:
@@ -426,6 +478,7 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
                 place="proofs/opening.tlog-proof",
             )
             _, opening_message = messages.read(data, Opening, where=path)
+    predecessor = _predecessor(reader, policy, trust)
     if unread is None:
         _verify_all_proofs_used(folder, listing)
 
@@ -446,18 +499,15 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
     claims, claim_bytes = reader.parse(paths["claims"], "claims", claim_lines.parse_file)
     lines = claim_lines.split_lines(claim_bytes) if claims is not None and claim_bytes is not None else ()
     opened: tuple[RecordOpening, ...] | None = None
-    if any(path not in erased for path in listing.paths("opening")[:1]):
+    if listing.paths("opening") and not openings_erased:
         path = listing.paths("opening")[0]
         parsed, _ = reader.parse(path, "opening", lambda raw: tuple(openings.parse(raw, where=path)))
         opened = parsed
     elif not listing.paths("opening"):
         opened = ()
+    hint_paths = [path for path in listing.paths(hint_file.ROLE) if path not in erased]
+    hints, _ = reader.parse(hint_paths[0] if hint_paths else None, hint_file.ROLE, hint_file.parse)
 
-    duals: tuple[duals_file.Dual, ...] = ()
-    for path in listing.paths("duals")[:1]:
-        if path not in erased:
-            read, _ = reader.parse(path, "duals", lambda raw: duals_file.parse_file(raw, where=""))
-            duals = read or ()
     _read_rest(reader, erased)
 
     def listed_digest(role: str) -> str:
@@ -488,10 +538,11 @@ def load(folder: Path, *, policy: Policy, trust: Trust, own_proofs: Mapping[str,
         claims_root=claim_lines.root(lines) if claims is not None else None,
         claim_lines=lines,
         opened=opened,
-        openings_erased=any(path in erased for path in listing.paths("opening")),
-        duals=duals,
+        openings_erased=openings_erased,
+        hints=hints,
         hostile=tuple(reader.hostile),
         claimed_requests=certificate.requests,
+        predecessor=predecessor,
     )
 
 
@@ -501,6 +552,8 @@ def _verify_all_proofs_used(folder: Path, listing: manifest.Manifest) -> None:
     known |= {f"request-{path.removesuffix('.dsse.json').rsplit('/', 1)[-1]}" for path in listing.paths("request")}
     if listing.paths("audit-opening"):
         known.add("opening")
+    if listing.paths("predecessor"):
+        known.add("predecessor")
     for path in sorted((folder / "proofs").iterdir() if (folder / "proofs").is_dir() else ()):
         name = path.name.removesuffix(".tlog-proof")
         if name == path.name or name not in known:

@@ -11,13 +11,15 @@ is claimed for it.
 Source: SPEC 7.9; the step numbers below are those, the screen is `auditor.screen`.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from auditor.bounds import inexact_sums
 from auditor.rows import nearest_float32
 from auditor.screen import screened
 from auditor.tail import PREFIX, Tail
-from protocol.errors import AuditorError
+from protocol.errors import AuditorError, MalformedError
 from protocol.model.check import check_graph
 from protocol.model.graph import Graph, Node
 from protocol.model.operators import GATE_OPSET
@@ -161,6 +163,31 @@ def _cap(tail: Tail, selected: str, cap: Cap, *, index: int, patch: Patch, name:
     return tail.apply("Where", name, mask, capped, selected)
 
 
+def retrained(base: Graph, patch: Patch) -> Graph:
+    """The base with the patch's values in place of its own, before anything is put behind it.
+
+    Raises:
+        AuditorError: a name or shape that the base does not have, or values that are the base's own.
+    """
+    if not patch.weights:
+        return base
+    changed = dict(base.initialisers)
+    for weight in patch.weights:
+        name, array = weight.name, weight.values
+        there = base.initialisers.get(name)
+        if there is None or there.dtype != np.float32 or there.shape != array.shape:
+            raise AuditorError(f"the base has no float32 constant {name[:80]!r} of shape {array.shape}")
+        if there.tobytes() == array.tobytes():
+            raise AuditorError(f"the patch replaces {name[:80]!r} by what the base has")
+        changed[name] = array
+    found = replace(base, initialisers=changed)
+    try:
+        check_graph(found)
+    except MalformedError as error:
+        raise AuditorError(f"with the patch's weights the base is no model: {error}") from None
+    return found
+
+
 def compose(base: Graph, schema: InputSchema, patch: Patch) -> Graph:
     """The graph that a deployed file must be.
 
@@ -172,7 +199,7 @@ def compose(base: Graph, schema: InputSchema, patch: Patch) -> Graph:
     Raises:
         AuditorError: base, schema and patch do not fit together, the base uses reserved names, or
             a sketch could be rounded (`bounds.inexact_sums` says so without raising), a screen cannot be proven
-            for the schema, or a gate looks at a tensor that the base does not make.
+            for the schema, a gate looks at a tensor that the base does not make, or its weights are not the base's.
     """
     names = [base.input, *base.initialisers, *(name for node in base.nodes for name in (node.name, *node.outputs))]
     if reserved := [name for name in names if name.startswith(PREFIX)]:
@@ -184,6 +211,9 @@ def compose(base: Graph, schema: InputSchema, patch: Patch) -> Graph:
         )
     if schema.shape != base.input_shape:
         raise AuditorError(f"the input schema is for records of shape {schema.shape}, not {base.input_shape}")
+    base = retrained(base, patch)
+    if not patch.parts and not patch.caps:
+        return base
     _check_parts(base, schema, patch)
     tail = Tail(schema)
     selected = _parts(tail, base, patch) if patch.parts else base.output

@@ -6,7 +6,7 @@ the item belongs to the record at all: it fires there and gives the record's own
 somebody's choice hides behind such a claim.
 
 Proves: an item is called a stranger only if it surely does not fire on the opened record, or clearly gives
-another output than is claimed. Assumes a patch that composes. Source: SPEC 11.11, 13.4.13.
+another output than is claimed. Assumes a patch that composes. Source: SPEC 11.13, 13.4.13.
 """
 
 from collections.abc import Sequence

@@ -16,8 +16,11 @@ from jaxtyping import Bool, Float32, Int, Shaped
 
 from auditor import compose
 from auditor.case import Case
+from auditor.deployment.source import Live, Recorded
 from auditor.engine import Engine
+from auditor.entries import Entry
 from auditor.execute import Program
+from auditor.hinting import Given
 from auditor.memory import MOST, batch_limit
 from auditor.profile import Profile
 from auditor.transcript import Transcript
@@ -107,6 +110,8 @@ class Evidence:
     engine: Engine | None = None
     log_conflicts: tuple[tuple[str, str], ...] = ()
     log_notes: tuple[str, ...] = ()
+    owner_entries: tuple[Entry, ...] | None = None
+    served: Live | Recorded | None = None
 
     def generator(self, check: str) -> np.random.Generator:
         """The check's own randomness: from the challenge where there is one, else from the seed."""
@@ -139,6 +144,24 @@ class Evidence:
         assert isinstance(self.composed, Graph)
         return Program(self.composed)
 
+    @cached_property
+    def _base_program(self) -> Program:
+        """Where the patch changes weights the base is a program of its own; else its output is an inner tensor."""
+        assert self.case.base is not None
+        return Program(self.case.base)
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the patch changes the base's weights: then outputs may move anywhere."""
+        return self.case.patch is not None and bool(self.case.patch.weights)
+
+    @cached_property
+    def retrained(self) -> Graph:
+        """The base with the patch's weights: what stands before its gates."""
+        assert self.case.base is not None
+        assert self.case.patch is not None
+        return compose.retrained(self.case.base, self.case.patch)
+
     @property
     def runnable(self) -> bool:
         """Whether base and patch make a model that can be run."""
@@ -150,11 +173,13 @@ class Evidence:
         return batch_limit(self.composed) if isinstance(self.composed, Graph) else MOST
 
     def run(self, values: Grid) -> tuple[Logits, Logits]:
-        """The base's and the patched model's outputs on grid values, from one run of one program."""
+        """The base's and the patched model's outputs on grid values; one run of one program if they share weights."""
         assert isinstance(self.composed, Graph)
         assert self.case.base is not None
         assert self.case.schema is not None
         inputs = self.case.schema.dequantise(values)
+        if self.retrains:
+            return self.base_model(inputs), self.patched_model(inputs)
         outputs = (self.case.base.output, self.composed.output)
         before, after = self._program(inputs, outputs=outputs, batch=self.batch)
         return before, after
@@ -166,9 +191,10 @@ class Evidence:
         return self._program(inputs, outputs=names, batch=self.batch)
 
     def base_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
-        """The base's outputs on model inputs, from the composed program."""
+        """The base's outputs on model inputs, from the composed program where the patch leaves the weights alone."""
         assert self.case.base is not None
-        (logits,) = self._program(inputs, outputs=(self.case.base.output,), batch=self.batch)
+        program = self._base_program if self.retrains else self._program
+        (logits,) = program(inputs, outputs=(self.case.base.output,), batch=self.batch)
         return logits
 
     def patched_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
@@ -181,6 +207,10 @@ class Evidence:
     def redirections(self) -> tuple[Redirection, ...]:
         """All redirection claims."""
         return tuple(c for c in self.case.claims or () if isinstance(c, Redirection))
+
+    def hints(self, claims: tuple[Redirection, ...]) -> Given:
+        """Slopes that the bundle ships for some of its claims."""
+        return Given.of(self.case.hints, self.case.claims or (), claims)
 
     @cached_property
     def class_removals(self) -> tuple[ClassRemoval, ...]:

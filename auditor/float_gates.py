@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer
 
 from auditor.cores import Cores
+from auditor.hinting import Given
 from auditor.propagation import NEURONS, Plan, make_plan
 from auditor.propagation.backward import Pass
 from auditor.propagation.crown import refiner
@@ -35,8 +36,11 @@ _MOST = 512
 Ends = tuple[Float64[np.ndarray, "record value"], Float64[np.ndarray, "record value"]]
 
 
-def _inner(planned: Plan, tensor: str, cores: Cores, method: Method) -> Ends:
-    """Least and greatest value of every element of a tensor over each region; infinite where nothing is proven."""
+def _inner(planned: Plan, tensor: str, cores: Cores, method: Method, hints: Given | None = None) -> Ends:
+    """Least and greatest value of every element of a tensor over each region; infinite where nothing is proven.
+
+    Hints, for "crown", must be usable for every region.
+    """
     shape = planned.shapes[tensor]
     count = int(np.prod(shape, dtype=np.int64))
     least, greatest = (np.full((len(cores.centre), count), end) for end in (-np.inf, np.inf))
@@ -45,7 +49,8 @@ def _inner(planned: Plan, tensor: str, cores: Cores, method: Method) -> Ends:
     low, high = cores.boxes()
     for start in range(0, len(low), _BATCH):
         block = slice(start, start + _BATCH)
-        refine = refiner({}, neurons=NEURONS) if method == "crown" else None
+        slopes = hints.only(np.arange(len(low))[block]).inner(planned) if hints is not None else {}
+        refine = refiner(slopes, neurons=NEURONS) if method == "crown" else None
         state = propagate(planned, low[block], high[block], refine=refine)
         known = state.values[tensor]
         bottom, top = known.low.reshape(-1, count), known.high.reshape(-1, count)
@@ -53,7 +58,7 @@ def _inner(planned: Plan, tensor: str, cores: Cores, method: Method) -> Ends:
             unit = np.eye(count).reshape(count, *shape)
             rows = np.concatenate([unit, -unit])[None]
             for record in range(len(bottom)):
-                way = Pass(state=state, records=slice(record, record + 1), slopes={})
+                way = Pass(state=state, records=slice(record, record + 1), slopes=slopes)
                 found = way.lower(tensor, rows)[0]
                 bottom[record] = np.maximum(bottom[record], found[:count])
                 top[record] = np.minimum(top[record], -found[count:])
@@ -84,7 +89,11 @@ def _blocks(count: int, size: int) -> Iterator[np.ndarray]:
 
 
 def fires(
-    base: Graph, gate: FloatGate, cores: Cores, item: Integer[np.ndarray, " record"]
+    base: Graph,
+    gate: FloatGate,
+    cores: Cores,
+    item: Integer[np.ndarray, " record"],
+    hints: Given | None = None,
 ) -> Bool[np.ndarray, " record"]:
     """Which regions lie wholly in the support of their item.
 
@@ -93,6 +102,7 @@ def fires(
         gate: of a part that fits it.
         cores: the regions.
         item: of this gate, for each region.
+        hints: slopes for them, tried where the usual ones do not suffice.
     """
     proven = np.zeros(len(item), np.bool_)
     if isinstance(gate, FeatureGate):
@@ -102,6 +112,10 @@ def fires(
             if len(left):
                 least, greatest = _inner(planned, gate.tensor, cores.only(left), method)
                 proven[left] = ((least >= gate.low[item[left]]) & (greatest <= gate.high[item[left]])).all(axis=1)
+        if hints is not None:
+            left = np.flatnonzero(~proven & hints.usable(planned))[:_MOST]
+            least, greatest = _inner(planned, gate.tensor, cores.only(left), "crown", hints.only(left))
+            proven[left] = ((least >= gate.low[item[left]]) & (greatest <= gate.high[item[left]])).all(axis=1)
         return proven
     by_item = np.argsort(item, kind="stable")
     halves = gate.bounds.shape[1]

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Integer
 
 from auditor.cores import Cores
 from auditor.float_gates import METHODS
+from auditor.hinting import Given
 from auditor.propagation import bound_plan, make_plan, margin_rows
 from auditor.tail import PREFIX
 from protocol.model.graph import Graph, Node
@@ -57,6 +58,7 @@ def least_leads(
     labels: Integer[np.ndarray, " record"],
     needed: Float64[np.ndarray, " record"],
     cores: Cores,
+    hints: Given | None = None,
 ) -> Float64[np.ndarray, " record"]:
     """By how much each region's class leads at least; minus infinity where nothing is proven.
 
@@ -67,11 +69,13 @@ def least_leads(
         labels: the class that is to lead, for each region.
         needed: by how much; where the fast bounds show that already, no better ones are looked for.
         cores: the regions.
+        hints: slopes for them, tried where the usual ones do not suffice.
     """
     result = np.full(len(index), -np.inf)
+    given = Given.none(len(index)) if hints is None else hints
     if base.classes < 2:
         return result
-    left = _MOST
+    left, tries = _MOST, _MOST
     for row in np.unique(index)[:_ROWS].tolist():
         planned = make_plan(with_row(base, head, row))
         chosen = np.flatnonzero(index == row)
@@ -84,5 +88,19 @@ def least_leads(
                 low, high = cores.only(block).boxes()
                 rows = margin_rows(labels[block], base.classes)
                 lower = bound_plan(planned, low, high, objective=rows, method=method).lower
-                result[block] = lower.min(axis=1)
+                # Both are proven: the better one counts.
+                result[block] = np.maximum(result[block], lower.min(axis=1))
+        chosen = np.flatnonzero(index == row)
+        chosen = chosen[(result[chosen] < needed[chosen]) & given.usable(planned)[chosen]][:tries]
+        tries -= len(chosen)
+        together = min(_BATCH, given.together(base.classes))
+        for start in range(0, len(chosen), together):
+            block = chosen[start : start + together]
+            low, high = cores.only(block).boxes()
+            rows, own = margin_rows(labels[block], base.classes), given.only(block)
+            lower = bound_plan(
+                planned, low, high, objective=rows, slopes=own.inner(planned),
+                last_slopes=own.last(planned, rows.shape[1]),
+            ).lower  # fmt: skip
+            result[block] = np.maximum(result[block], lower.min(axis=1))
     return result

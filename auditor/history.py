@@ -43,6 +43,10 @@ def _signed(data: bytes, policy: Policy, where: str) -> Checkpoint:
         raise error.at(where) from None
 
 
+def _witnessed(data: bytes, policy: Policy) -> bool:
+    return policy.quorum == "none" or policy.verify_checkpoint(data).quorum_met
+
+
 def compare(case: Case, proofs: dict[str, bytes], *, state: Path | None, owner_log: Place | None) -> History:
     """Compare the bundle's checkpoints of the owner's log with each other, the memory and the log itself.
 
@@ -128,16 +132,18 @@ def _compare(
             notes.append(
                 "This auditor has seen more of the log than the bundle shows; give --owner-log to compare the two."
             )
-    if state is not None and not conflicts:
+    # Nor to one that the quorum has not cosigned: nobody else may ever be shown it.
+    known = {name: pair for name, pair in known.items() if name == "remembered" or _witnessed(pair[0], case.policy)}
+    if state is not None and not conflicts and known:
         # What is remembered moves on only to a checkpoint that was shown to extend it: else a forked log, offered
         # with an older folder, would make this auditor forget the history that contradicts it.
         largest = max(signed.size for _, signed in known.values())
         if remembered is None:
             newest = max(known.values(), key=lambda pair: pair[1].size)
             write_atomic(Memory(folder=state).place(origin) / "checkpoint", newest[0])
-        elif current is not None and current[1].size == largest:
+        elif current is not None and "current" in known and current[1].size == largest:
             write_atomic(Memory(folder=state).place(origin) / "checkpoint", current[0])
-    elif state is not None:
+    elif state is not None and conflicts:
         place = Memory(folder=state).place(origin) / "evidence"
         mark = hashlib.sha256(b"".join(evidence.values())).hexdigest()[:16]
         for name, data in evidence.items():

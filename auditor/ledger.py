@@ -13,9 +13,14 @@ from protocol import messages
 from protocol.canonical import Fields, parse_json, to_bytes
 from protocol.errors import AuditorError, Error
 from protocol.keys import SigningKey, load_signing_key
-from protocol.log import merkle, proof
+from protocol.log import checkpoint, merkle, proof
 from protocol.log.store import Log
 from protocol.messages.challenge import Challenge
+
+
+def _signatures(data: bytes) -> int:
+    signed, _ = checkpoint.parse_signed(proof.parse(data).checkpoint_note)
+    return len(signed.signatures)
 
 
 def leaf_of(envelope: bytes) -> str:
@@ -69,6 +74,38 @@ class Ledger:
             if known.checkpoint_note.split(b"\n", 1)[0] == fresh.checkpoint_note.split(b"\n", 1)[0]:
                 return proof.to_bytes(fresh)
         return old
+
+    def first_witnessed(self, owner_leaf: str) -> bytes | None:
+        """The proof of the challenge for an owner's entry, at the earliest cosigned checkpoint that was seen.
+
+        Deadlines count from its witness time. A later one is taken only for cosignatures that the kept one lacks.
+        """
+        made = self.challenge(owner_leaf)
+        if made is None:
+            return None
+        envelope, kept = made
+        fresh = self.refreshed(kept)
+        if _signatures(fresh) > _signatures(kept):
+            self.keep_challenge(owner_leaf, envelope, fresh)
+            return fresh
+        return kept
+
+    def latest(self, owner_leaf: str) -> bytes | None:
+        """The same challenge's proof at this log's current checkpoint, or at the one that a report was made at."""
+        path = self.private / "challenges" / f"{owner_leaf}.latest"
+        if path.is_file():
+            return read_file(path, limit=proof.MAX_TLOG_PROOF)
+        made = self.challenge(owner_leaf)
+        return self.refreshed(made[1]) if made is not None else None
+
+    def keep_latest(self, owner_leaf: str, proof_bytes: bytes) -> None:
+        """Remember, for a replay, the checkpoint that a report was made at."""
+        write_atomic(self.private / "challenges" / f"{owner_leaf}.latest", proof_bytes)
+
+    def settle(self) -> None:
+        """Keep the first cosigned proof of every challenge; to be called when witnesses have cosigned."""
+        for path in sorted((self.private / "challenges").glob("*.json")):
+            self.first_witnessed(path.stem)
 
     def proofs(self) -> dict[str, bytes]:
         """Proofs of everything in this log, by leaf hash, at its current checkpoint.

@@ -11,54 +11,22 @@ Source: SPEC 13.4.15.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from auditor import receipts
+from auditor import receipts, succession
+from auditor.entries import Entry, read_entries
 from auditor.ledger import leaf_of
 from auditor.view import Finding
-from protocol import envelope as dsse
 from protocol import messages, openings, receipt_file
 from protocol.encoding import format_time
-from protocol.errors import DigestMismatch, Error, MalformedError, UnknownKey, VerificationError
-from protocol.log import merkle
-from protocol.log.files import Fetch
+from protocol.errors import Error, UnknownKey
 from protocol.log.policy import Policy
-from protocol.log.tiles import WIDTH
-from protocol.log.tree import TileTree
-from protocol.log.verify import LogSummary
 from protocol.messages.certificate import Certificate
-from protocol.messages.challenge import Challenge
+from protocol.messages.challenge import Answer, Challenge
 from protocol.messages.commitment import Commitment
 from protocol.messages.opening import Opening
 from protocol.messages.report import Report
 from protocol.messages.request import Request
-from protocol.trust import Role, Trust
-
-_KINDS: dict[str, tuple[Any, tuple[Role, ...]]] = {
-    Commitment.PREDICATE: (Commitment, ("owner",)),
-    Certificate.PREDICATE: (Certificate, ("owner",)),
-    Request.PREDICATE: (Request, ("requester", "owner")),
-    Opening.PREDICATE: (Opening, ("auditor",)),
-    Challenge.PREDICATE: (Challenge, ("auditor",)),
-    Report.PREDICATE: (Report, ("auditor",)),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A logged message of a kind that is watched, signed by somebody who may sign it in that log.
-
-    Args:
-        origin: the log.
-        index: its place there.
-        leaf: its name in other messages.
-        message: as parsed.
-    """
-
-    origin: str
-    index: int
-    leaf: str
-    message: Any
+from protocol.trust import Trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,45 +42,6 @@ class Watched:
     findings: tuple[Finding, ...]
     proven: int
     notes: tuple[str, ...]
-
-
-def _signed(data: bytes, origin: str, trust: Trust) -> Any:
-    # The message, or None if it is of no watched kind or nobody who may sign it in this log did.
-    try:
-        envelope = dsse.parse(data)
-        kind, roles = _KINDS[messages.predicate_of(envelope)]
-        allowed = [s.key for s in trust.signers if s.role in roles and origin in s.logs]
-        dsse.verify(envelope, allowed)
-        return messages.read(data, kind)[1]
-    except (KeyError, MalformedError, VerificationError):
-        return None
-
-
-def read_entries(fetch: Fetch, summary: LogSummary, trust: Trust) -> list[Entry]:
-    """All watched messages of a log that was verified, read again and held against its root.
-
-    Args:
-        fetch: reads the log's files.
-        summary: what `verify_log` or `verify_served` found.
-        trust: whose signatures count for which role.
-
-    Raises:
-        DigestMismatch: the log's files changed since they were verified.
-        MalformedError: a file is missing or not of its form.
-    """
-    tree = TileTree(fetch, summary.size)
-    found, roots = [], []
-    for number in range(-(-summary.size // WIDTH)):
-        entries = tree.entries(number)
-        roots.append(merkle.root_from_hashes(merkle.leaf_hashes(entries)))
-        for place, data in enumerate(entries):
-            message = _signed(data, summary.origin, trust)
-            if message is not None:
-                index = number * WIDTH + place
-                found.append(Entry(origin=summary.origin, index=index, leaf=leaf_of(data), message=message))
-    if merkle.root_from_hashes(roots) != summary.root:
-        raise DigestMismatch("changed while it was being read", where=summary.origin)
-    return found
 
 
 def forgotten_records(
@@ -209,6 +138,28 @@ def _unanswered(entries: Sequence[Entry], now: int, notes: list[str]) -> Iterato
         notes.append(f"{waiting} opened audits have no report yet; their time is not over.")
 
 
+def _asked_too_much(entries: Sequence[Entry], notes: list[str]) -> Iterator[Finding]:
+    """Two challenges of one opened audit draw two samples: more than its plan says. And how much was opened in all."""
+    asked: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if isinstance(entry.message, Challenge):
+            asked.setdefault(entry.message.opening, []).append(entry)
+    for opening, found in asked.items():
+        if len({(one.message.seed, one.message.count, one.message.population) for one in found}) > 1:
+            yield Finding(
+                threat="curious-auditor",
+                check="monitor",
+                message=f"the audit {opening[:16]} has {len(found)} challenges that draw different records (entries "
+                f"{', '.join(str(one.index) for one in found[:5])} of {found[0].origin}); its plan allows one sample",
+            )
+    opened = sum(entry.message.opened for entry in entries if isinstance(entry.message, Answer))
+    if asked:
+        wanted = sum(max(one.message.count for one in found) for found in asked.values())
+        notes.append(
+            f"{len(asked)} audits asked for {wanted} retained records in all; answers in these logs open {opened}."
+        )
+
+
 def _requests(entries: Sequence[Entry], now: int, notes: list[str]) -> None:
     answered = {leaf for e in entries if isinstance(e.message, Certificate) for leaf in e.message.requests}
     overdue = [
@@ -244,7 +195,11 @@ def watch(
         Error: a slip is malformed, does not verify, or is for a commitment that is not in these logs.
     """
     notes: list[str] = []
-    proven = tuple(_returned(entries, forgotten, slips, notes))
+    proven = (*_returned(entries, forgotten, slips, notes), *succession.faults(entries, notes))
+    proven = (*proven, *_asked_too_much(entries, notes))
     open_ones = tuple(_unanswered(entries, now, notes))
     _requests(entries, now, notes)
     return Watched(findings=proven + open_ones, proven=len(proven), notes=tuple(notes))
+
+
+__all__ = ["Entry", "Watched", "forgotten_records", "read_entries", "watch"]

@@ -4,22 +4,24 @@ Order makes the challenge fair (SPEC 9.3): plan and nonce are fixed in the log f
 names that leaf second, and only then can anybody compute the challenge.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from auditor.files import read_file, write_atomic
 from auditor.ledger import Ledger, Secret, leaf_of, sign
 from auditor.profile import parse_plan
 from protocol import envelope as dsse
-from protocol import messages, openings, records
+from protocol import messages, openings, records, session
 from protocol.digests import sha256_hex
 from protocol.errors import AuditorError, DigestMismatch
 from protocol.keys import SigningKey
-from protocol.messages import challenge as challenge_message
+from protocol.log.files import locked
 from protocol.messages.certificate import Certificate
 from protocol.messages.challenge import Challenge
 from protocol.messages.commitment import Commitment
 from protocol.messages.opening import Acknowledgement, Opening, nonce_commitment
 from protocol.messages.request import Request, Scope, serialise_list
+from protocol.session import Refusal, Session
 
 
 def open_audit(
@@ -77,6 +79,19 @@ def make_challenge(
             was challenged before for another entry.
         Error: a message does not parse.
     """
+    with locked(ledger.private):  # two processes must not challenge one opened audit for two entries
+        return _make_challenge(bundle, opening, acknowledgement, key, ledger, out, now)
+
+
+def session_of(ledger: Ledger, leaf: str, secret: Secret) -> Session:
+    """The session of an opened audit, before anything of the owner's."""
+    _, opened = messages.read(secret.opening, Opening, where="opening")
+    return replace(session.begin(leaf, opened, openings=parse_plan(secret.plan).openings), spent=ledger.revealed(leaf))
+
+
+def _make_challenge(
+    bundle: Path, opening: bytes, acknowledgement: bytes | None, key: SigningKey, ledger: Ledger, out: Path, now: int
+) -> bytes:
     leaf = leaf_of(opening)
     secret = ledger.secret(leaf)
     if secret is None or secret.nonce is None:
@@ -89,41 +104,52 @@ def make_challenge(
     _, commitment = messages.read(commitment_bytes, Commitment, where="commitment.dsse.json")
     if certificate.commitment != leaf_of(commitment_bytes):
         raise DigestMismatch("is not the commitment that the certificate names", where="commitment.dsse.json")
-    _, opened = messages.read(secret.opening, Opening, where="opening")
-    if not set(certificate.requests) <= set(opened.requests):
-        raise AuditorError("the certificate answers other requests than this audit was opened for")
-    owner_entry = certificate_bytes
-    if acknowledgement is not None:
-        _, named = messages.read(acknowledgement, Acknowledgement, where="acknowledgement")
-        if named.opening != leaf or named.certificate != leaf_of(certificate_bytes):
-            raise AuditorError("the acknowledgement names another opened audit or another certificate")
-        owner_entry = acknowledgement
-    elif certificate.opening != leaf:
-        raise AuditorError(
-            "the certificate does not name this opened audit; for a later audit the owner acknowledges it first "
-            "(prune-owner acknowledge), then give --acknowledgement"
-        )
-    plan = parse_plan(secret.plan)
-    owner_leaf = bytes.fromhex(leaf_of(owner_entry))
+    certificate_leaf = leaf_of(certificate_bytes)
+    held = session_of(ledger, leaf, secret)
+    owner_leaf = leaf_of(acknowledgement) if acknowledgement is not None else certificate_leaf
     earlier = ledger.challenged_for(leaf)
-    if earlier - {owner_leaf.hex()} or (ledger.revealed(leaf) and not earlier):
+    if earlier - {owner_leaf} or (held.spent and not earlier):
         raise AuditorError(
             "this opened audit was challenged for another entry of the owner's, or its nonce is known from a report; "
             "open a new audit"
         )
-    value = challenge_message.value(secret.nonce, owner_leaf)
+    if earlier:
+        # One challenge, whoever asks again: the same bytes, so that no deadline moves.
+        made = ledger.challenge(owner_leaf)
+        assert made is not None
+        envelope, proof = made[0], ledger.first_witnessed(owner_leaf) or made[1]
+        write_atomic(out, envelope)
+        write_atomic(out.with_suffix(".tlog-proof"), proof)
+        return envelope
+    try:
+        if acknowledgement is None:
+            held = held.certify(certificate_leaf, certificate)
+        else:
+            _, said = messages.read(acknowledgement, Acknowledgement, where="acknowledgement")
+            held = held.acknowledge(owner_leaf, said, certificate_leaf=certificate_leaf, certificate=certificate)
+        seed, count = held.drawn(secret.nonce, owner_leaf, commitment.record_count)
+    except Refusal as refusal:
+        if refusal.why == "uncovered":
+            raise AuditorError("the certificate answers other requests than this audit was opened for") from None
+        if refusal.why == "foreign" and acknowledgement is None:
+            raise AuditorError(
+                "the certificate does not name this opened audit; for a later audit the owner acknowledges it first "
+                "(prune-owner acknowledge), then give --acknowledgement"
+            ) from None
+        raise AuditorError(refusal.message) from None
     challenge = Challenge(
         subject=sha256_hex(certificate_bytes),
         opening=leaf,
-        answers=owner_leaf.hex(),
-        seed=challenge_message.seed(value, "locality"),
-        count=min(plan.openings, commitment.record_count),
+        answers=owner_leaf,
+        seed=seed,
+        count=count,
         population=commitment.record_count,
         challenged_at=now,
     )
     envelope = sign(challenge.payload(), key)
+    held.ask(leaf_of(envelope), challenge, nonce=secret.nonce, population=commitment.record_count)
     proof = ledger.append(envelope)
-    ledger.keep_challenge(owner_leaf.hex(), envelope, proof)
+    ledger.keep_challenge(owner_leaf, envelope, proof)
     write_atomic(out, envelope)
     write_atomic(out.with_suffix(".tlog-proof"), proof)
     return envelope

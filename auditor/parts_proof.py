@@ -17,10 +17,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
-from auditor import float_gates, float_heads, rows
+from auditor import flips, float_gates, float_heads, rows
 from auditor.bounds import Counterexample
 from auditor.conflicts import first_meeting
 from auditor.cores import Cores
+from auditor.hinting import Given
+from auditor.largest import Reach, at, bisect, size, unit
 from protocol.claims import Argmax, Redirection
 from protocol.model.graph import Graph
 from protocol.model.parts import (
@@ -32,8 +34,13 @@ from protocol.model.parts import (
     head_kind,
 )
 from protocol.model.patch import Patch, Place
+from protocol.model.schema import InputSchema
 
 NO_CONFLICT = -1
+MOST = 1024
+"""Claims left open whose largest proven radius is looked for."""
+MOST_FLOAT = 64
+"""Such claims where every radius takes bounds on float32 programs."""
 _HUGE = Fraction(2) ** 200
 Holds = Callable[[tuple[Redirection, ...], np.ndarray, np.ndarray], np.ndarray]
 
@@ -75,6 +82,7 @@ class _Prover:
     claims: tuple[Redirection, ...]
     holds: Holds
     places: tuple[Place, ...]
+    hints: Given
     reasons: list[str] = field(default_factory=list)
     examples: dict[int, Counterexample] = field(default_factory=dict)
 
@@ -145,6 +153,7 @@ class _Prover:
             # Only says where to look harder; the comparison below is exact.
             needed=np.nextafter(np.array([float(min(margin, _HUGE)) for margin in margins]), np.inf),
             cores=self.cores.only(chosen),
+            hints=self.hints.only(chosen),
         )
         for claim, margin, lead in zip(chosen.tolist(), margins, leads.tolist(), strict=True):
             if not np.isfinite(lead):
@@ -167,7 +176,8 @@ class _Prover:
                 self.examples |= {int(chosen[place]): found for place, found in proof.counterexamples.items()}
             else:
                 chosen = self.open(chosen)
-                proven = float_gates.fires(self.base, gate, self.cores.only(chosen), self.item[chosen])
+                own = self.hints.only(chosen)
+                proven = float_gates.fires(self.base, gate, self.cores.only(chosen), self.item[chosen], own)
             for claim in chosen[~proven].tolist():
                 self.fail(claim, "its claimed region is not inside its item's box" if isinstance(gate, SketchGate)
                           else "its item is not proven to fire on its whole claimed region")  # fmt: skip
@@ -203,7 +213,15 @@ class _Prover:
                     )
 
 
-def prove(patch: Patch, base: Graph, cores: Cores, claims: tuple[Redirection, ...], *, holds: Holds) -> Proof:
+def prove(
+    patch: Patch,
+    base: Graph,
+    cores: Cores,
+    claims: tuple[Redirection, ...],
+    *,
+    holds: Holds,
+    hints: Given | None = None,
+) -> Proof:
     """Decide about claims on items of a patch.
 
     Args:
@@ -212,9 +230,52 @@ def prove(patch: Patch, base: Graph, cores: Cores, claims: tuple[Redirection, ..
         cores: the claims' regions, in their order.
         claims: whose items the patch has.
         holds: given claims, numbers of them, and outputs: whether each output has its claim's property, exactly.
+        hints: slopes that were sent for these claims; they are evaluated, not believed.
 
     Raises:
         MalformedError: a claim names an item that the patch does not have.
     """
     places = tuple(patch.place(claim.item) for claim in claims)
-    return _Prover(patch=patch, base=base, cores=cores, claims=claims, holds=holds, places=places).run()
+    given = Given.none(len(claims)) if hints is None else hints
+    return _Prover(patch=patch, base=base, cores=cores, claims=claims, holds=holds, places=places, hints=given).run()
+
+
+def largest(
+    patch: Patch,
+    base: Graph,
+    schema: InputSchema,
+    centre: Integer[np.ndarray, "claim feature"],
+    claims: tuple[Redirection, ...],
+    *,
+    holds: Holds,
+    hints: Given,
+) -> tuple[Reach, ...]:
+    """How far claims that are not proven are proven, by smaller radii.
+
+    Args:
+        patch: as for `prove`.
+        base: likewise.
+        schema: the committed input schema.
+        centre: the claims' records on the grid.
+        claims: that `prove` left open; `MOST` of them at most are looked at, or `MOST_FLOAT` where bounds are needed.
+        holds: as for `prove`.
+        hints: likewise.
+    """
+    exact = all(isinstance(one.gate, SketchGate | AlwaysGate) and isinstance(one.head, SetHead) for one in patch.parts)
+    count = min(len(claims), MOST if exact else MOST_FLOAT)
+    # Beyond every column's range, and every unit's flip, nothing changes any more.
+    widest = max(int((schema.high.astype(np.int64) - schema.low).max(initial=0)), schema.features) + 1
+
+    def test(which: Int64[np.ndarray, " some"], radii: Int64[np.ndarray, " some"]) -> Bool[np.ndarray, " some"]:
+        tried = tuple(at(claims[n], r) for n, r in zip(which.tolist(), radii.tolist(), strict=True))
+        reach = flips.Reach.of(schema, tuple(claim.region for claim in tried))
+        cores = Cores(schema=schema, centre=centre[which], steps=reach.steps, flips=reach.flips)
+        found = prove(patch, base, cores, tried, holds=holds, hints=hints.only(which))
+        return ~np.array(found.reasons, np.bool_)
+
+    claimed = [size(claim.region) for claim in claims[:count]]
+    proven = bisect(test, np.minimum(np.array(claimed, np.int64), widest))
+    return tuple(
+        Reach(claimed=all_, proven=one, unit=unit(claim.region))
+        for all_, one, claim in zip(claimed, proven.tolist(), claims, strict=False)
+    )

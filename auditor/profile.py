@@ -53,6 +53,14 @@ _LEVELS: dict[str, dict[str, tuple[type, ...]]] = {
     "persistence": {"distance": (int,), "share_at_least": (int, float)},
     "disclosure": {"error_at_least": (int, float)},
     "boundedness": {"logit_factor_at_most": (int, float)},
+    "authenticity": {"requester_required": (bool,)},
+    "freshness": {"deadline_required": (bool,)},
+    "deployment": {
+        "cheat_rate_at_most": (int, float),
+        "tolerance": (int, float),
+        "drift_at_most": (int, float),
+        "identities_at_least": (int,),
+    },
 }
 DEFAULT_LEVELS: dict[str, dict[str, Any]] = {
     "locality": {"affected_at_most": 0.03},
@@ -76,6 +84,14 @@ DEFAULT_LEVELS: dict[str, dict[str, Any]] = {
     "persistence": {"distance": 1, "share_at_least": 0.9},
     "disclosure": {"error_at_least": 0.05},
     "boundedness": {"logit_factor_at_most": 4.0},
+    "authenticity": {"requester_required": False},
+    "freshness": {"deadline_required": False},
+    "deployment": {
+        "cheat_rate_at_most": 0.01,
+        "tolerance": 1e-4,
+        "drift_at_most": 0.05,
+        "identities_at_least": 1,
+    },
 }
 
 

@@ -15,16 +15,18 @@ bounds, then by leaving claims out, and the reason says so. Source: SPEC 11.10; 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float64, Integer
 
+from auditor.hinting import Given
+from auditor.largest import UNPROVEN, bisect
 from auditor.propagation import NEURONS, Plan, bound_plan, make_plan, margin_rows, region
 from auditor.propagation.maps import Chain, ConvMap, LinearMap, MatrixMap
-from auditor.propagation.plan import Affine, Relu
+from auditor.propagation.plan import Affine
 from auditor.rows import exact, nearest_float32
 from protocol.claims import Argmax, Linear, Property, Region
 from protocol.errors import AuditorError
@@ -33,8 +35,6 @@ from protocol.model.schema import InputSchema
 
 WORK = 1 << 44
 """Products and sums that all claims of one certificate may cost together: about half an hour on one core."""
-UNPROVEN = -1
-"""Instead of a radius: not even the record's own grid cell is proven."""
 _WIDEST = 1 << 23
 _BATCH = 64
 _ELEMENTS = 1 << 22
@@ -168,10 +168,30 @@ class _Prover:
     properties: Sequence[Property]
     flips: Sequence[bool]
     effort: Effort
-    hints: Mapping[str, np.ndarray]
+    hints: Given
 
     def holds(self, which: Integer[np.ndarray, " part"], steps: Integer[np.ndarray, " part"]) -> list[str]:
-        """For each of some claims, at a radius each: empty if it is proven, else why not."""
+        """For each of some claims, at a radius each: empty if it is proven, else why not.
+
+        With slopes that were sent where there are some, and without them what these leave open.
+        """
+        reasons = ["not looked at"] * len(which)
+        hinted = np.flatnonzero(self.hints.usable(self.plan)[which]) if self.effort.relaxed else np.zeros(0, np.int64)
+        rows = [asked(self.properties[n], self.plan.graph.classes) for n in which]
+        together = self.hints.together(max(count for count in rows if isinstance(count, int)))
+        for start in range(0, len(hinted), together):
+            part = hinted[start : start + together]
+            for place, reason in zip(part.tolist(), self._tried(which[part], steps[part], hinted=True), strict=True):
+                reasons[place] = reason
+        left = np.array([place for place, reason in enumerate(reasons) if reason], np.int64)
+        if left.size:
+            for place, reason in zip(left.tolist(), self._tried(which[left], steps[left], hinted=False), strict=True):
+                reasons[place] = reason
+        return reasons
+
+    def _tried(
+        self, which: Integer[np.ndarray, " part"], steps: Integer[np.ndarray, " part"], *, hinted: bool
+    ) -> list[str]:
         widest = np.where(np.array([self.flips[n] for n in which]) & (steps > 0), _WIDEST, steps)
         low, high = region(self.schema, self.grid[which], widest)
         demands = [demand(self.properties[n], self.plan.graph.classes) for n in which]
@@ -187,7 +207,8 @@ class _Prover:
             high,
             objective=rows,
             method="crown" if self.effort.relaxed else "interval",
-            slopes={name: array[which] for name, array in self.hints.items()} if self.effort.relaxed else None,
+            slopes=self.hints.only(which).inner(self.plan) if hinted else None,
+            last_slopes=self.hints.only(which).last(self.plan, most) if hinted else None,
             neurons=self.effort.neurons,
         )
         good = (np.isfinite(found.lower) & (found.lower >= floor)).all(axis=1)
@@ -197,23 +218,11 @@ class _Prover:
     def largest(self, which: Integer[np.ndarray, " part"], claimed: Integer[np.ndarray, " part"]) -> list[Proof]:
         """The claimed radius first; below it by bisection."""
         reasons = self.holds(which, claimed)
-        proven = np.array([UNPROVEN if reason else int(r) for r, reason in zip(claimed, reasons, strict=True)])
-        failed = np.where([not reason for reason in reasons], proven + 1, claimed)
-        while (open_ := np.flatnonzero(failed - proven > 1)).size:
-            steps = (proven[open_] + failed[open_]) // 2
-            good = np.array([not reason for reason in self.holds(which[open_], steps)])
-            proven[open_[good]] = steps[good]
-            failed[open_[~good]] = steps[~good]
+        # What is proven at the claimed radius is not looked at again.
+        below = np.array([int(r) if reason else UNPROVEN for r, reason in zip(claimed, reasons, strict=True)])
+        found = bisect(lambda some, steps: ~np.array(self.holds(which[some], steps), np.bool_), below)
+        proven = np.where(below == UNPROVEN, claimed, found)
         return [Proof(proven=not why, radius=int(r), reason=why) for r, why in zip(proven, reasons, strict=True)]
-
-
-def _check_hints(plan: Plan, hints: Mapping[str, np.ndarray], claims: int) -> None:
-    relus = {step.output for step in plan.steps if isinstance(step, Relu)}
-    for name, values in hints.items():
-        if name not in relus or values.shape != (claims, *plan.shapes[name]) or values.dtype.kind != "f":
-            raise AuditorError("a hint needs one slope for every claim and every value of a Relu's output", where=name)
-        if not ((values >= 0) & (values <= 1)).all():
-            raise AuditorError("a slope is not in [0, 1]", where=name)
 
 
 def prove(
@@ -223,7 +232,7 @@ def prove(
     regions: Sequence[Region],
     properties: Sequence[Property],
     *,
-    hints: Mapping[str, np.ndarray] | None = None,
+    hints: Given | None = None,
     work: int = WORK,
 ) -> tuple[Proof, ...]:
     """Decide claims about one model.
@@ -234,24 +243,23 @@ def prove(
         grid: the record of each claim, as grid values inside the columns' ranges.
         regions: around these records.
         properties: of the logits there.
-        hints: slopes of the lower lines, by the name of a Relu's output, `[claim, ...]`. Whoever made them, they are
-            only evaluated: any slope in [0, 1] gives a bound that holds.
+        hints: slopes for these claims. Whoever made them, they are only evaluated: any slope in [0, 1] gives a
+            bound that holds. Those that do not fit the model are left aside.
         work: see `effort`.
 
     Returns:
         One proof per claim, in order.
 
     Raises:
-        AuditorError: arguments that do not fit each other, or an invalid hint.
+        AuditorError: arguments that do not fit each other.
         MalformedError: the graph is not in the profile.
     """
     if schema.shape != graph.input_shape:
         raise AuditorError(f"the input schema is for records of shape {schema.shape}, not {graph.input_shape}")
-    if not len(grid) == len(regions) == len(properties):
+    given = Given.none(len(grid)) if hints is None else hints
+    if not len(grid) == len(regions) == len(properties) == len(given):
         raise AuditorError("every claim needs a record, a region and a property")
     plan = make_plan(_relevant(graph))
-    given = dict(hints or {})
-    _check_hints(plan, given, len(grid))
     counts = [asked(wanted, graph.classes) for wanted in properties]
     reasons = [plan.refusal or (count if isinstance(count, str) else "") for count in counts]
     # A box of steps beside columns that flip is a region of another form: nothing smaller may stand for it.
@@ -271,7 +279,8 @@ def prove(
         len(open_),
         rows=rows,
         trials=1 + int(claimed[open_].max()).bit_length(),
-        work=work,
+        # Whatever is open with hints is looked at once more without them.
+        work=work // 2 if given.usable(plan).any() else work,
     )
     prover = _Prover(plan=plan, schema=schema, grid=grid, properties=properties, flips=flips, effort=spent, hints=given)
     for place in open_[spent.claims :]:

@@ -206,6 +206,9 @@ def verify(data: bytes, *, policy: Policy, trust: Trust, slip: bytes | None = No
                 raise DigestMismatch("the records are not those that the request was signed for", where="records")
         elif receipt.verdict == "CONSISTENT" and request.scope.klass is None and set(file.records) - covered:
             raise DigestMismatch("a requested record has no claim in the receipt", where="claims")
+    if receipt.verdict == "CONSISTENT" and request.scope.kind == "trigger":
+        # No claim of this version is about a trigger, so no honest report finds one answered.
+        raise DigestMismatch("the request is about a trigger, which no claim answers", where="claims")
     if receipt.verdict == "CONSISTENT" and request.scope.klass is not None and not removed:
         raise DigestMismatch("the requested class has no claim in the receipt", where="claims")
     steps.append(

@@ -8,6 +8,7 @@ for which inputs a row is the output; that is `auditor.bounds`.
 Source: SPEC 7.9, 11.2, 11.3.
 """
 
+import struct
 from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
@@ -19,6 +20,9 @@ from protocol.encoding import format_decimal, parse_decimal, parse_float32
 from protocol.errors import AuditorError
 from protocol.model.patch import Cap
 
+_SMALLEST_NORMAL, _LARGE = 2.0**-126, 2.0**127
+_DOUBLE, _BITS = struct.Struct("<d"), struct.Struct("<Q")
+_LOST, _MIDDLE = (1 << 29) - 1, 1 << 28
 _BELOW_ALL = Fraction(-(10**1000))
 
 
@@ -53,11 +57,19 @@ def round_float32(value: Fraction) -> np.float32:
 def nearest_float32(text: str) -> np.float32:
     """The float32 nearest to a decimal string.
 
+    Rounded twice, by way of float64, where that cannot matter: float64 holds every middle between two float32 numbers,
+    so rounding to it never crosses one, and a number that does not land on a middle is on the right side of it.
+
     Raises:
         Schema: not a finite decimal in its one spelling.
         AuditorError: beyond the range of float32.
     """
-    return round_float32(exact(text))
+    value = parse_decimal(text)
+    near = float(value)
+    # Normal numbers of float32 with room at both ends; the last 29 bits of a middle are a one and zeros.
+    if _SMALLEST_NORMAL <= abs(near) <= _LARGE and _BITS.unpack(_DOUBLE.pack(near))[0] & _LOST != _MIDDLE:
+        return np.float32(near)
+    return round_float32(Fraction(value))
 
 
 def decimal_below(value: Fraction, *, digits: int = 6) -> str:

@@ -6,6 +6,7 @@ says what is missing. Assumes the catalogue is right about the checks (a test co
 Does not audit anything, and does not claim that the list of threats is complete.
 """
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ PARTIES: tuple[Party, ...] = ("owner", "auditor", "subject", "log", "outsider")
 STATUSES: tuple[Status, ...] = ("detectable", "limited", "out-of-reach")
 MAX_THREAT = 1 << 14
 _LONGEST = 600
+_PROPERTY = re.compile(r"[a-z]+(_[a-z]+)*", re.ASCII)
 _WIDTH = 120
 # Column widths of the table; the last column has what is left of _WIDTH.
 _COLUMNS = (("threat", 21), ("party", 8), ("status", 12), ("today", 6), ("checks", 13))
@@ -53,6 +55,7 @@ class Threat:
         goal: what it wants.
         game: its move and when it wins.
         checks: checks that catch it; empty only if it is out of reach.
+        formal: properties of the symbolic models in `threat_models/formal/` that speak of it; often none.
         evidence: what a finding shows.
         status: what checks can do about it in principle.
         out_of_reach: what stays unseen, and why; None only if it is detectable without a remark.
@@ -69,6 +72,7 @@ class Threat:
     goal: str
     game: Game
     checks: tuple[str, ...]
+    formal: tuple[str, ...]
     evidence: str
     status: Status
     out_of_reach: str | None
@@ -89,6 +93,7 @@ class Threat:
         plain |= {
             "game": {"play": self.game.play, "wins_if": self.game.wins_if},
             "checks": list(self.checks),
+            "formal": list(self.formal) or None,
             "sources": list(self.sources),
         }
         return {name: value for name, value in plain.items() if value is not None}
@@ -145,6 +150,12 @@ def parse_threat(data: bytes, *, where: str) -> Threat:
     if not isinstance(value.get("implemented"), bool):
         raise Schema("implemented is not true or false", where=where)
     checks, sources = _lines(value, "checks", where), _lines(value, "sources", where)
+    formal = _lines(value, "formal", where) if "formal" in value else ()
+    if "formal" in value and not formal:
+        raise Schema("formal is empty; leave it out", where=where)
+    for name in formal:
+        if len(name) > 60 or _PROPERTY.fullmatch(name) is None:
+            raise Schema(f"formal: {name[:60]!r} is not a property's name", where=where)
     unknown = [check for check in checks if check not in CHECKS]
     if unknown:
         raise Schema(f"there is no check {unknown[0][:60]!r}", where=where)
@@ -159,6 +170,7 @@ def parse_threat(data: bytes, *, where: str) -> Threat:
         goal=_line(value, "goal", where),
         game=Game(play=_line(game, "play", f"{where}: game"), wins_if=_line(game, "wins_if", f"{where}: game")),
         checks=checks,
+        formal=formal,
         evidence=_line(value, "evidence", where),
         status=value["status"],
         out_of_reach=_line(value, "out_of_reach", where) if "out_of_reach" in value else None,
@@ -196,7 +208,7 @@ def _row(cells: Sequence[str]) -> list[str]:
 
 
 def as_table(threats: Iterable[Threat]) -> str:
-    """The catalogue as plain text, at most 120 columns: the threats with their checks, then what is out of reach."""
+    """The catalogue as plain text, at most 120 columns: threats with checks, what is out of reach, the models."""
     threats = tuple(threats)
     lines = [*_row([*(name.upper() for name, _ in _COLUMNS), "BEHAVIOUR"]), "-" * _WIDTH]
     for threat in threats:
@@ -212,6 +224,9 @@ def as_table(threats: Iterable[Threat]) -> str:
                 subsequent_indent=" " * first,
                 break_on_hyphens=False,
             )
+    lines += ["", "IN THE SYMBOLIC MODELS, WITHIN THEIR BOUNDS (threat_models/formal)", "-" * _WIDTH]
+    for name in sorted({name for threat in threats for name in threat.formal}):
+        lines.append(f"{name}: " + ", ".join(threat.id for threat in threats if name in threat.formal))
     return "\n".join(lines)
 
 

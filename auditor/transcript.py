@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from auditor.case import Logged, read_proof, verify_logged
+from auditor.entries import Looked
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
 from auditor.profile import Plan, parse_plan
 from auditor.view import Finding
 from protocol import envelope as dsse
-from protocol import manifest, messages, openings
+from protocol import manifest, messages, openings, session
 from protocol.digests import sha256_hex
 from protocol.errors import DigestMismatch, Error, MalformedError, NoQuorum, VerificationError
 from protocol.log.policy import Policy
@@ -26,6 +27,7 @@ from protocol.messages.commitment import Commitment
 from protocol.messages.opening import Acknowledgement, nonce_commitment
 from protocol.messages.opening import Opening as AuditOpening
 from protocol.records import Opening
+from protocol.session import Refusal
 from protocol.trust import Trust
 
 
@@ -47,7 +49,8 @@ class Transcript:
         unopened_requests: how many requests the certificate answers that the audit was not opened for.
         opening_envelope: exact bytes of the opened audit, for the report and its replay.
         challenge_envelope: likewise of the challenge.
-        challenge_proof: its log proof.
+        challenge_proof: its log proof at the earliest cosigned checkpoint: the deadline counts from there.
+        latest_proof: the same at the newest one: its witness time is the latest that the auditor's log shows.
     """
 
     plan: Plan | None = None
@@ -63,6 +66,7 @@ class Transcript:
     opening_envelope: bytes | None = None
     challenge_envelope: bytes | None = None
     challenge_proof: bytes | None = None
+    latest_proof: bytes | None = None
 
 
 def _find_opening(
@@ -139,11 +143,9 @@ def _read_folder(folder: Path, *, policy: Policy, trust: Trust) -> _Folder:
 
 
 def _read_answer(
-    folder: _Folder, challenge: Challenge, challenge_leaf: str, *, commitment: Commitment
+    folder: _Folder, challenge: Challenge, *, commitment: Commitment
 ) -> tuple[tuple[Opening, ...], list[tuple[str, Finding | None, bool]]]:
     problems: list[tuple[str, Finding | None, bool]] = []
-    if folder.answer.challenge != challenge_leaf:
-        raise VerificationError("answers another challenge", where="answer.dsse.json")
     if len(folder.openings) != 1:
         problems.append(("the signed answer lists no openings", _withheld("lists no openings"), False))
         return (), problems
@@ -195,6 +197,7 @@ def replay(
     trust: Trust,
     profile_sha256: str,
     now: int,
+    owner_log: Looked | None = None,
 ) -> Transcript:
     """Find the opened audit, its challenge and the answer; check each against the one before.
 
@@ -208,7 +211,8 @@ def replay(
         policy: trusted logs and witnesses.
         trust: trusted signers.
         profile_sha256: digest of the profile in use.
-        now: the auditor's clock, for a deadline that nobody answered (which accuses nobody).
+        now: the auditor's clock: what arrives before the deadline by it is in time; it accuses nobody.
+        owner_log: the owner's log, if it can be read.
 
     Raises:
         Error: an unsigned or damaged answer.
@@ -234,9 +238,6 @@ def replay(
         raise MalformedError("the kept plan or nonce is not the one that was logged", where=str(ledger.private))
     if plan.profile_sha256 != profile_sha256:
         problems.append(("the profile in use is not the one that the logged plan names", None, False))
-    owner_leaf, acknowledged = certificate_leaf, certificate.opening == leaf
-    if not acknowledged and shown is not None and shown[1].opening == leaf:
-        owner_leaf, acknowledged = leaf_of(shown[0]), True
     known = Transcript(
         plan=plan,
         opening_leaf=leaf,
@@ -244,54 +245,97 @@ def replay(
         further_requests=len(set(opening.requests) - set(certificate.requests)),
         unopened_requests=len(set(certificate.requests) - set(opening.requests)),
     )
-    if not set(certificate.requests) <= set(opening.requests):
-        # Whether or not the bundle shows the opened audit: this auditor knows which requests it was opened for.
-        # That is for the freshness check to accuse.
-        message = "the certificate names an audit that was opened for other requests: its challenge may have been known"
-        problems.append((message, None, False))
-    if not acknowledged:
-        problems.append(("the certificate does not name the audit that was opened for its requests", None, False))
-        # Its nonce stays secret: else a bundle that names no audit would spoil the one that is still open.
-        return replace(known, problems=tuple(problems))
+    held, owner_leaf, uncovered = session.begin(leaf, opening, openings=plan.openings), certificate_leaf, False
+    try:
+        if certificate.opening != leaf and shown is not None:
+            owner_leaf = leaf_of(shown[0])
+            held = held.acknowledge(owner_leaf, shown[1], certificate_leaf=certificate_leaf, certificate=certificate)
+        else:
+            held = held.certify(certificate_leaf, certificate)
+    except Refusal as refusal:
+        uncovered = refusal.why == "uncovered"
+        if known.unopened_requests:
+            # Whether or not the bundle shows the opened audit: this auditor knows which requests it was opened for.
+            # That is for the freshness check to accuse.
+            message = (
+                "the certificate names an audit that was opened for other requests: its challenge may have been known"
+            )
+            problems.append((message, None, False))
+        if not uncovered:
+            problems.append(("the certificate does not name the audit that was opened for its requests", None, False))
+            # Its nonce stays secret: else a bundle that names no audit would spoil the one that is still open.
+            return replace(known, problems=tuple(problems))
     if secret.nonce is None:
         raise VerificationError("the report keeps the nonce of an opened audit secret that the owner's entry names")
     known = replace(known, nonce=secret.nonce)
     value = challenge_message.value(secret.nonce, bytes.fromhex(owner_leaf))
     made = ledger.challenge(owner_leaf)
-    if made is None:
+    if made is None or uncovered:
         problems.append(("no challenge was made; run `prune-auditor challenge`", None, False))
         return replace(known, problems=tuple(problems), challenge_value=value)
-    challenge_bytes, challenge_proof = made[0], ledger.refreshed(made[1])
-    known = replace(known, challenge_envelope=challenge_bytes, challenge_proof=challenge_proof)
-    challenge_logged = verify_logged(
-        challenge_bytes,
-        challenge_proof,
-        roles=("auditor",),
-        policy=policy,
-        trust=trust,
-        where="challenge",
-        place="the challenge's proof",
+    challenge_bytes, first, latest = made[0], ledger.first_witnessed(owner_leaf), ledger.latest(owner_leaf)
+    assert first is not None
+    known = replace(known, challenge_envelope=challenge_bytes, challenge_proof=first, latest_proof=latest)
+    challenge_logged, challenge_latest = (
+        verify_logged(
+            challenge_bytes,
+            proof,
+            roles=("auditor",),
+            policy=policy,
+            trust=trust,
+            where="challenge",
+            place="the challenge's proof",
+        )
+        for proof in (first, latest)
     )
     _, challenge = messages.read(challenge_bytes, Challenge, where="challenge")
-    if challenge.seed != challenge_message.seed(value, "locality"):
-        raise MalformedError("the kept challenge does not follow from the nonce", where=str(ledger.private))
-    count = min(plan.openings, commitment.record_count)
-    if (challenge.opening, challenge.count, challenge.population) != (leaf, count, commitment.record_count):
+    try:
+        held = held.ask(
+            challenge_logged.leaf,
+            challenge,
+            nonce=secret.nonce,
+            population=commitment.record_count,
+            seen=challenge_logged.time,
+        )
+    except Refusal as refusal:
+        if challenge.seed != challenge_message.seed(value, "locality"):
+            raise MalformedError(
+                "the kept challenge does not follow from the nonce", where=str(ledger.private)
+            ) from None
         # Made from a commitment that somebody showed then, which is not the one that the certificate names.
-        problems.append(("the challenge asks for other records than the plan and the commitment say", None, False))
+        problems.append((refusal.message, None, False))
         return replace(known, problems=tuple(problems), challenge_value=value, challenge=challenge)
     deadline = challenge.challenged_at + plan.answer_within
     if answer_folder is None or folder is None:
-        overdue = now > deadline
-        message = "the challenged records were not opened" + (" by the deadline" if overdue else " (yet)")
+        # Times are witnesses': at the latest one there was no answer, as far as this auditor was told.
+        times = [at for at in (challenge_latest.time, owner_log.time if owner_log is not None else None) if at]
+        said = [
+            entry
+            for entry in (owner_log.entries if owner_log is not None else ())
+            if isinstance(entry.message, Answer) and entry.message.challenge == challenge_logged.leaf
+        ]
+        overdue = not said and held.overdue(max(times, default=None))
+        message = "the challenged records were not opened" + (
+            f" to this auditor, though the owner logged an answer (entry {said[0].index}); give --openings"
+            if said
+            else " by the deadline"
+            if overdue
+            else " by the deadline of this auditor's clock; no witness time shows it"
+            if now > deadline
+            else " (yet)"
+        )
         problems.append((message, _withheld(message) if overdue else None, False))
         return replace(known, problems=tuple(problems), challenge_value=value, challenge=challenge)
     with _naming(answer_folder):
-        opened, found = _read_answer(folder, challenge, challenge_logged.leaf, commitment=commitment)
+        try:
+            held = held.take(folder.logged.leaf, folder.answer, seen=folder.logged.time)
+        except Refusal as refusal:
+            raise refusal.at("answer.dsse.json") from None
+        opened, found = _read_answer(folder, challenge, commitment=commitment)
     problems += found
     # In time for certain if the deadline is not over yet, or if a quorum saw the entry before it. A later witness
     # time proves nothing: the entry may have been there long before.
-    in_time = now <= deadline or (folder.logged.time is not None and folder.logged.time <= deadline)
+    in_time = now <= deadline or held.in_time() is True
     if not in_time:
         problems.append(("nothing shows that the challenged records were opened by the deadline", None, False))
     return replace(

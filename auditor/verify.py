@@ -18,17 +18,21 @@ from auditor.engine import Engine
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
 from auditor.profile import parse_plan, parse_profile
+from auditor.report_scan import leaks
+from auditor.view import Finding
 from protocol import envelope as dsse
-from protocol import manifest, messages, receipt_file
+from protocol import manifest, messages, openings, receipt_file, session
 from protocol.digests import sha256_hex
 from protocol.errors import AuditorError, DigestMismatch, Error, NoQuorum, VerificationError
 from protocol.keys import SigningKey
 from protocol.log.policy import Policy
 from protocol.log.proof import MAX_TLOG_PROOF
-from protocol.messages import challenge as challenge_message
 from protocol.messages.challenge import Challenge
 from protocol.messages.opening import Opening, nonce_commitment
 from protocol.messages.report import Report
+from protocol.model import schema as schema_file
+from protocol.records import Opening as Opening_
+from protocol.session import Named, Refusal
 from protocol.trust import Trust
 
 MAX_REPORT_FILE = 256 << 20
@@ -80,7 +84,7 @@ def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedRepor
         folder, listing, others=("manifest.json", "report.dsse.json", "proofs/report.tlog-proof", "receipts/")
     )
     files = {entry.path: manifest.read_listed(folder, entry, limit=MAX_REPORT_FILE) for entry in listing.entries}
-    _verify_named(report, files, policy=trusted_logs, trust=signers)
+    _verify_named(report, logged.leaf, files, policy=trusted_logs, trust=signers)
     count = 0
     for path in sorted((folder / "receipts").iterdir() if (folder / "receipts").is_dir() else ()):
         name = f"receipts/{path.name}"
@@ -96,11 +100,42 @@ def verify_report(folder: Path, *, policy: bytes, trust: bytes) -> VerifiedRepor
     return VerifiedReport(report=report, files=files, receipts=count)
 
 
+def shown_records(
+    verified: VerifiedReport, *, bundle: Path | None, openings_folder: Path | None
+) -> tuple[int, tuple[Finding, ...]]:
+    """Search a verified report for the records that its auditor was shown.
+
+    Whether bundle and openings belong to the report is not asked: a record that is found is in the signed report,
+    wherever it came from.
+
+    Returns:
+        How many opened records were searched for, and a finding for each file and form.
+
+    Raises:
+        Error: the openings or the input schema cannot be read.
+    """
+    opened: list[Opening_] = []
+    grid = None
+    for folder in (bundle, openings_folder):
+        path = folder / "openings.npz" if folder is not None else None
+        if path is not None and path.exists():
+            data = read_file(path, limit=openings.MAX_OPENINGS_FILE, where=str(path))
+            opened += openings.parse(data, where=str(path))
+    if bundle is not None:
+        grid = schema_file.parse(read_file(bundle / "schema.json", limit=64 << 20, where=str(bundle / "schema.json")))
+    found = dict.fromkeys((leak.path, leak.form) for leak in leaks(verified.files, opened, grid))
+    return len(opened), tuple(
+        Finding(threat="retentive-auditor", check="hygiene", message=f"{path} of the signed report shows {form}")
+        for path, form in found
+    )
+
+
 _PLAN, _OPENING, _CHALLENGE = "plan.yaml", "transcript/opening.dsse.json", "transcript/challenge.dsse.json"
 _CHALLENGE_PROOF = "transcript/challenge.tlog-proof"
+_LATEST_PROOF = "transcript/latest.tlog-proof"
 
 
-def _verify_named(report: Report, files: dict[str, bytes], *, policy: Policy, trust: Trust) -> None:
+def _verify_named(report: Report, report_leaf: str, files: dict[str, bytes], *, policy: Policy, trust: Trust) -> None:
     # SPEC 14.4, steps 2 and 3: profile, plan, nonce and challenge in the folder are the ones that the report names.
     def need(path: str) -> bytes:
         if path not in files:
@@ -137,9 +172,17 @@ def _verify_named(report: Report, files: dict[str, bytes], *, policy: Policy, tr
     _, challenge = messages.read(files[_CHALLENGE], Challenge, where=_CHALLENGE)
     if report.nonce is None:
         raise DigestMismatch("was made, and the report reveals no nonce", where=_CHALLENGE)
-    value = challenge_message.value(report.nonce, bytes.fromhex(challenge.answers))
-    if challenge.opening != report.opening or challenge.seed != challenge_message.seed(value, "locality"):
-        raise DigestMismatch("does not follow from the opened audit and its nonce", where=_CHALLENGE)
+    # The owner's entry is not in the report; that it names the audit is the report's word, and `replay` looks.
+    entry = Named(leaf=challenge.answers, certificate=report.certificate)
+    plan = parse_plan(files[_PLAN])
+    try:
+        session.begin(report.opening, opening, openings=plan.openings).assume(entry).ask(
+            leaf_of(files[_CHALLENGE]), challenge, nonce=report.nonce, population=challenge.population
+        ).close(report_leaf, report)
+    except Refusal as refusal:
+        raise DigestMismatch(
+            f"does not follow from the opened audit and its nonce: {refusal.message}", where=_CHALLENGE
+        ) from None
 
 
 def finish(folder: Path, ledger: Ledger, *, write: Callable[[Path, bytes], None]) -> int:
@@ -226,6 +269,8 @@ def replay(
             data = verified.files[_CHALLENGE]
             _, challenge = messages.read(data, Challenge, where=_CHALLENGE)
             ledger.keep_challenge(challenge.answers, data, verified.files[_CHALLENGE_PROOF])
+            if _LATEST_PROOF in verified.files:
+                ledger.keep_latest(challenge.answers, verified.files[_LATEST_PROOF])
         outcome = audit.examine(
             audit.Inputs(
                 bundle=bundle,
@@ -243,6 +288,7 @@ def replay(
                 seed=seed,
                 engine=engine,
                 progress=progress,
+                queries=verified.files.get(audit.QUERIES),
                 own_proofs={
                     path.removeprefix("transcript/").removesuffix(".tlog-proof"): data
                     for path, data in verified.files.items()

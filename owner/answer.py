@@ -1,9 +1,10 @@
 """Answering an auditor: open exactly the challenged records; acknowledge an audit that was opened later."""
 
+import contextlib
 from pathlib import Path
 
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, read_file, write_atomic
-from owner.journal import PROOF, append, check_log, check_message_free, leaf_of, publish_message, sign
+from owner.journal import PROOF, append, check_log, check_message_free, leaf_of, leaves, publish_message, sign
 from owner.workspace import Workspace
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings
@@ -26,6 +27,7 @@ def answer(
     out: Path,
     now: int,
     force: bool,
+    at_most: int | None = None,
 ) -> int:
     """Write the OPENINGS folder for a challenge and log the answer; return how many records it opens.
 
@@ -38,14 +40,17 @@ def answer(
         out: the folder to write.
         now: seconds since 1970.
         force: overwrite `out`.
+        at_most: how many records may be opened; None for no limit.
 
     Raises:
-        OwnerError: the challenge is about another commitment's record count, or something cannot be written.
+        OwnerError: the challenge is about another commitment's record count, asks for more than `at_most`, is a second
+            one of an opened audit that was answered before, or for no entry of this log; something cannot be written.
     """
     check_free_folder(out, force=force)
     check_log(log, key)
     data = read_file(challenge_path, limit=dsse.MAX_ENVELOPE)
     _, challenge = messages.read(data, Challenge, where=str(challenge_path))
+    _refuse_too_much(workspace, data, challenge, log=log, at_most=at_most, where=str(challenge_path))
     if challenge.population != workspace.commitment.record_count:
         raise OwnerError(
             f"the challenge is about {challenge.population} records, this commitment has "
@@ -74,7 +79,29 @@ def answer(
         write_atomic(partial / "answer.dsse.json", envelope)
         write_atomic(partial / "proofs" / "answer.tlog-proof", append(log, envelope))
     finish_folder(out)
+    with contextlib.suppress(OwnerError):
+        write_atomic(workspace.folder / "answered" / f"{leaf_of(data)}.json", data)
     return len(opened)
+
+
+def _refuse_too_much(
+    workspace: Workspace, data: bytes, challenge: Challenge, *, log: Path, at_most: int | None, where: str
+) -> None:
+    # One opened audit draws one sample. An auditor that asks again, for another entry, would see another one.
+    if at_most is not None and challenge.count > at_most:
+        raise OwnerError(f"asks for {challenge.count} records; --at-most allows {at_most}", where=where)
+    if challenge.answers not in leaves(log):
+        raise OwnerError(
+            "is for an entry that is not in this log: it follows from nothing that was signed here", where=where
+        )
+    for path in sorted((workspace.folder / "answered").glob("*.json")):
+        if path.stem == leaf_of(data):
+            continue
+        _, other = messages.read(read_file(path, limit=dsse.MAX_ENVELOPE), Challenge, where=str(path))
+        if other.opening == challenge.opening and other.seed != challenge.seed:
+            raise OwnerError(
+                "is a second challenge of an opened audit that was answered before; its plan allows one", where=where
+            )
 
 
 def acknowledge(

@@ -17,17 +17,19 @@ from owner.files import read_file, write_atomic
 from owner.journal import append, leaf_of, read_proof, refreshed, sign
 from owner.methods.job import Job, Result
 from owner.refusal import Refused
+from owner.succession import Predecessor, RequestFile
 from protocol import claims as claim_lines
-from protocol import duals, manifest, openings
 from protocol import envelope as dsse
+from protocol import hints as hint_file
+from protocol import manifest, openings
 from protocol.claims import ClassRemoval, Coverage, Linear, Logits, Redirection
 from protocol.digests import sha256_hex
 from protocol.encoding import parse_decimal
 from protocol.errors import OwnerError
 from protocol.keys import SigningKey
 from protocol.log.proof import MAX_TLOG_PROOF
-from protocol.messages.certificate import Certificate
-from protocol.messages.request import Request, serialise_list
+from protocol.messages.certificate import Certificate, Dropped
+from protocol.messages.request import serialise_list
 from protocol.model import patch as patch_file
 from protocol.model import profile
 from protocol.model.graph import Graph
@@ -38,16 +40,6 @@ CERTIFICATE = "certificate.dsse.json"
 _TOGETHER = 1000  # claims checked at once
 _REPLAYED = 250  # claims whose regions are replayed
 _SPARED = 500  # retained records that are looked at
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFile:
-    """A request as it goes into the bundle: exact envelope, its records, its proof if the requester gave one."""
-
-    envelope: bytes
-    request: Request
-    listed: tuple[bytes, ...]
-    proof: bytes | None
 
 
 def _steps(job: Job, claims: list[Redirection]) -> tuple[np.ndarray, np.ndarray]:
@@ -200,8 +192,10 @@ def draft(
     opening_proof: bytes | None,
     now: int,
     method: str,
+    predecessor: Predecessor | None = None,
+    dropped: tuple[Dropped, ...] = (),
 ) -> Draft:
-    """Everything that a bundle holds, from a method's result.
+    """Everything that a bundle holds, from a method's result; with a predecessor, its certificate and claims, too.
 
     Raises:
         OwnerError: a part of the workspace cannot be read.
@@ -229,22 +223,26 @@ def draft(
         files["opening.dsse.json"] = ("audit-opening", opening)
         if opening_proof is not None:
             proofs["opening"] = opening_proof
-    if result.duals:
-        files["duals.jsonl"] = ("duals", duals.file_bytes(result.duals))
+    if predecessor is not None:
+        files["predecessor/certificate.dsse.json"] = ("predecessor", predecessor.envelope)
+        files["predecessor/claims.jsonl"] = ("predecessor-claims", predecessor.claims_file)
+        proofs["predecessor"] = predecessor.proof
     if job.rows:
         opened = workspace.open_rows(job.rows)
         files["openings.npz"] = ("opening", openings.serialise(opened, features=result.patch.features))
+    if result.hints is not None:
+        files[hint_file.FILE] = (hint_file.ROLE, result.hints)
     certificate = Certificate(
         subject="",
         commitment=workspace.leaf,
         requests=tuple(leaf_of(entry.envelope) for entry in requests),
         opening=leaf_of(opening) if opening is not None else None,
-        predecessor=None,
-        dropped=(),
+        predecessor=predecessor.leaf if predecessor is not None else None,
+        dropped=dropped,
         method=method,
         claims_root=claim_lines.root(lines),
         claim_count=len(lines),
-        inert_outside_supports=True,
+        inert_outside_supports=not result.patch.weights,
         certified_at=now,
     )
     return Draft(files=files, proofs=proofs, certificate=certificate)
@@ -296,6 +294,8 @@ def write_bundle(
     out: Path,
     now: int,
     method: str,
+    predecessor: Predecessor | None = None,
+    dropped: tuple[Dropped, ...] = (),
 ) -> bytes:
     """Check, write, sign and log; return the certificate's envelope.
 
@@ -308,7 +308,16 @@ def write_bundle(
     job.progress("self-check", 1.0)
     job.progress("writing and signing", 0.0)
     bundle = draft(
-        job, result, composed, requests, opening=opening, opening_proof=opening_proof, now=now, method=method
+        job,
+        result,
+        composed,
+        requests,
+        opening=opening,
+        opening_proof=opening_proof,
+        now=now,
+        method=method,
+        predecessor=predecessor,
+        dropped=dropped,
     )
     return sign_bundle(bundle, key=key, log=log, out=out)
 

@@ -19,6 +19,9 @@ from protocol.errors import Error, MalformedError, OwnerError, VerificationError
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+METHODS = (
+    "prune", "distribution-matching", "instance-wise", "retrain", "fine-tune", "gradient-ascent", "deny-list",
+)  # fmt: skip
 GATES = ["auto", "sketch", "feature", "linear-region", "always", "sketch+feature"]
 HEADS = ["set", "shift", "affine"]
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -381,7 +384,10 @@ def request(
     "--request", "requests", required=True, multiple=True, type=FILE, help="A request to answer; may be repeated."
 )
 @click.option("--opening", type=FILE, help="The audit that was opened for them, to be named in the certificate.")
-@click.option("--method", default="prune", show_default=True, help="How to unlearn.")
+@click.option("--method", default="prune", show_default=True, type=click.Choice(METHODS), help="How to unlearn.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the method; may be repeated."
+)
 @click.option("--gate", default="auto", show_default=True, type=click.Choice(GATES), help="Where items act.")
 @click.option(
     "--head",
@@ -404,18 +410,27 @@ def request(
 @click.option(
     "--merge", is_flag=True, help="Let records with the same output share items: fewer, but they reach between records."
 )
+@click.option("--previous", type=FOLDER, help="Bundle of the certificate to build on, if the commitment lacks it.")
+@click.option("--beside", is_flag=True, help="Build on no earlier certificate: whoever reads the log sees that.")
+@click.option(
+    "--drop", "drops", multiple=True, help="Stop a claim of the earlier certificate: ROW=REASON or class:K=REASON."
+)
 @_common(key=True, out=True, seed=True)
 def unlearn(
     commitment: Path,
     requests: tuple[Path, ...],
     opening: Path | None,
     method: str,
+    settings: tuple[str, ...],
     gate: str,
     head: str,
     target: str,
     radius: str | None,
     disclosure: float | None,
     merge: bool,
+    previous: Path | None,
+    beside: bool,
+    drops: tuple[str, ...],
     seed: int,
     resume: bool,
     key: Path,
@@ -425,9 +440,14 @@ def unlearn(
     now: int | None,
     force: bool,
 ) -> None:
-    """Make a patch for logged requests, check it, and sign and log the certificate."""
+    """Make a patch for logged requests, check it, and sign and log the certificate.
+
+    Where the log has a certificate about this commitment already, the new one builds on it: it answers its requests,
+    too, and carries every claim that is not dropped.
+    """
     from owner.journal import leaf_of
     from owner.methods.job import DISCLOSURE
+    from owner.succession import parse_drop
     from owner.targets import parse_target
     from owner.unlearn import Options
     from owner.unlearn import unlearn as run
@@ -435,6 +455,8 @@ def unlearn(
 
     if disclosure is not None and "sketch" not in gate and gate != "auto":
         raise OwnerError(f"--disclosure chooses a sketch, and --gate {gate} has none; leave it out")
+    if beside and (previous is not None or drops):
+        raise OwnerError("--beside builds on nothing: leave --previous and --drop away")
     steps, flips = _radius(radius)
     options = Options(
         requests=requests,
@@ -448,6 +470,10 @@ def unlearn(
         merge=merge,
         gate=gate,
         head=head,
+        settings=_settings(settings),
+        previous=previous,
+        beside=beside,
+        drops=tuple(parse_drop(drop) for drop in drops),
         key=_statement_key(key),
         log=log,
         out=out,
@@ -465,6 +491,13 @@ def unlearn(
     leaf = leaf_of(outcome.certificate)
     lines = [*outcome.notes, f"{out}: certificate logged as {leaf}"]
     _done(as_json, lines, certificate=leaf, claims=outcome.claims)
+
+
+def _settings(given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    if bad := next((text for text, (_, sign, _) in zip(given, pairs, strict=True) if not sign), None):
+        raise OwnerError(f"--set {bad}: give NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 def _radius(radius: str | None) -> tuple[int | None, bool]:
@@ -486,11 +519,13 @@ def _radius(radius: str | None) -> tuple[int | None, bool]:
 @click.argument("challenge", type=FILE)
 @click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
 @click.option("--acknowledgement", type=FILE, help="For an audit that was opened after the certificate.")
+@click.option("--at-most", type=click.IntRange(1), help="Refuse to open more records than this.")
 @_common(key=True, out=True)
 def answer(
     challenge: Path,
     commitment: Path,
     acknowledgement: Path | None,
+    at_most: int | None,
     key: Path,
     log: Path,
     out: Path,
@@ -511,6 +546,7 @@ def answer(
         out=out,
         now=_clock(now),
         force=force,
+        at_most=at_most,
     )
     _done(as_json, [f"{out}: {count} records opened"], opened=count)
 

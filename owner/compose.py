@@ -7,6 +7,7 @@ certificate claims. Source: SPEC 7.9 (composition; the numbers below are its ste
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from protocol.model.patch import (
     SetHead,
     SketchGate,
 )
-from protocol.model.profile import GATE_OPSET, Attribute, Graph, Node, check_graph, make_node
+from protocol.model.profile import GATE_OPSET, Attribute, Graph, Node, check_graph, make_node, same_tensor
 from protocol.model.schema import InputSchema
 
 PREFIX = "prune/"
@@ -283,6 +284,26 @@ def _cap(add: _Builder, number: int, cap: Cap, selected: str, patch: Patch) -> s
     return add.node("Where", (mask, capped, selected), "output" if last else here + "output")
 
 
+def with_weights(base: Graph, patch: Patch) -> Graph:
+    """The base with the values that a patch gives some of its constants (SPEC 7.9, step 0).
+
+    Raises:
+        OwnerError: the base has no such constant, or has these values already.
+    """
+    if not patch.weights:
+        return base
+    for weight in patch.weights:
+        name, array = weight.name, weight.values
+        there = base.initialisers.get(name)
+        if there is None or (there.dtype, there.shape) != (array.dtype, array.shape):
+            raise OwnerError("the base has no constant of this name, type and shape", where=name)
+        if same_tensor(array, there):
+            raise OwnerError("the patch gives a constant the value that it has", where=name)
+    changed = replace(base, initialisers={**base.initialisers, **{w.name: w.values for w in patch.weights}})
+    check_graph(changed)
+    return changed
+
+
 def compose(base: Graph, schema: InputSchema, patch: Patch) -> Graph:
     """The deployed model: base, gate, selection, caps.
 
@@ -292,12 +313,16 @@ def compose(base: Graph, schema: InputSchema, patch: Patch) -> Graph:
         patch: for the base's features and classes.
 
     Returns:
-        A graph whose opset is the base's, or 18 where that is lower, and whose output is `prune/output`.
+        A graph whose opset is the base's, or 18 where that is lower, and whose output is `prune/output`; where
+        the patch has only weights, the base with these.
 
     Raises:
         OwnerError: the parts do not fit together, or the sketch's sums would not be exact.
     """
     _check(base, schema, patch)
+    base = with_weights(base, patch)
+    if not patch.parts and not patch.caps:
+        return base
     add = _Builder(schema, base.input, base.output)
     selected = _parts(add, patch) if patch.parts else base.output
     for number, cap in enumerate(patch.caps):

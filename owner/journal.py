@@ -110,6 +110,16 @@ def find(log: Path, envelope: bytes) -> int | None:
     return leaves.index(leaf) if leaf in leaves else None
 
 
+def leaves(log: Path) -> frozenset[str]:
+    """The names of everything in the log.
+
+    Raises:
+        OwnerError: no such log.
+    """
+    with _of(log):
+        return frozenset(leaf.hex() for leaf in Log.open(log).leaf_hashes())
+
+
 def publish_message(out: Path, envelope: bytes, log: Path, *, beside: Mapping[str, bytes], force: bool) -> bytes:
     """Log a message and write it with its proof, and what else belongs beside it; return the proof.
 

@@ -1,185 +1,368 @@
-"""Lower lines of a model's tensors over boxes of inputs: what heads and radii are chosen by. The auditor has its own.
+"""Linear relaxation with slopes that are looked for: the largest lower bounds that lines below Relus can give.
 
-Proves, in real arithmetic: over each box every combination of a tensor's values is at least its line, `slope x +
-offset`. Every ReLU whose sign is open is replaced by a line below or above it, whichever the combination asks for, and
-the combination is carried back to the inputs; its limits come from passes of their own. Float64 without error bounds:
-whoever uses a line leaves room for rounding (`ROOM`), and what is claimed is proven again by the auditor.
-Models with other bent operators than ReLU get interval bounds. Source: Zhang et al. 2018 (CROWN).
+Proves nothing that is signed: float64 bounds of real arithmetic, without the rounding errors of anybody's execution.
+Whoever checks evaluates the slopes with sound arithmetic of their own; any slope in [0, 1] is sound, good ones make the
+bound larger. This is for choosing radii and for the hints that go with claims. Products of two activations are not
+relaxed here; a MaxPool is the value with the largest least, from below, and a constant from above.
+
+Source: Zhang et al. 2018 (CROWN); Xu et al., "Fast and Complete: Enabling Complete Neural Network Verification with
+Rapid and Massively Parallel Incomplete Verifiers" (ICLR 2021), for slopes by projected gradient.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from owner.execute import OPERATORS, constants
-from owner.intervals import bounds
-from protocol.model.profile import Graph
-from protocol.model.schema import InputSchema
+from protocol.errors import OwnerError
+from protocol.hints import STEPS
+from protocol.model.profile import Graph, Node, check_graph
 
-ROOM = 2.0**-9
-"""Relative to the largest number that takes part: what rounding in float32, and proofs of it, may lose."""
-_BENT = frozenset({"MaxPool", "Mul"})
-_NEURONS = 2048
-_ROWS = 1024
-"""Combinations carried back at once."""
+_AFFINE = frozenset(
+    {
+        "Gemm", "MatMul", "Conv", "Add", "Sub", "Mul", "BatchNormalization", "AveragePool", "GlobalAveragePool",
+        "Flatten", "Reshape", "Transpose", "Identity",
+    }
+)  # fmt: skip
+_KINKS = ("Relu", "MaxPool")
+_RATE = 0.25
+"""Of the first step; later ones are smaller. Slopes lie in [0, 1], so a few steps reach anywhere."""
+_FADING = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
-    """For each record's box and each row: the combination is at least `slope x + offset`, x flattened."""
+class Slopes:
+    """Slopes of lower lines, a tensor for each Relu in the graph's order.
 
-    slope: Float[np.ndarray, "record row feature"]
-    offset: Float[np.ndarray, "record row"]
+    Args:
+        inner: by record and value: for bounds of hidden values.
+        last: by record, row and value: for the objective's own way back.
+    """
 
-    def least(
-        self, low: Float[np.ndarray, "record feature"], high: Float[np.ndarray, "record feature"]
-    ) -> Float[np.ndarray, "record row"]:
-        """The least value of each line over the boxes."""
-        middle, spread = (low + high) / 2, (high - low) / 2
-        found: Float[np.ndarray, "record row"] = self.offset + (
-            np.einsum("krd,kd->kr", self.slope, middle) - np.einsum("krd,kd->kr", np.abs(self.slope), spread)
+    inner: tuple[Float[Tensor, "record ..."], ...]
+    last: tuple[Float[Tensor, "record row ..."], ...]
+
+    def packed(self) -> tuple[UInt8[np.ndarray, "record value"], UInt8[np.ndarray, "record row value"]]:
+        """As hints store them: in steps of 1/255, all Relus' values one after the other; `last` must have rows."""
+        inner = [torch.round(part.detach() * STEPS).to(torch.uint8).flatten(1) for part in self.inner]
+        last = [torch.round(part.detach() * STEPS).to(torch.uint8).flatten(2) for part in self.last]
+        return torch.cat(inner, dim=1).numpy(), torch.cat(last, dim=2).numpy()
+
+    def rounded(self) -> "Slopes":
+        """The slopes that a reader of `packed` gets."""
+        return Slopes(
+            inner=tuple(torch.round(part.detach() * STEPS) / STEPS for part in self.inner),
+            last=tuple(torch.round(part.detach() * STEPS) / STEPS for part in self.last),
         )
-        return found
 
 
-def boxes(
-    schema: InputSchema, values: Int[np.ndarray, "record feature"], steps: Int[np.ndarray, "record #feature"]
-) -> tuple[Float[np.ndarray, "record feature"], Float[np.ndarray, "record feature"]]:
-    """Least and greatest inputs that round to grid values within `steps` of the records, a little widened."""
-    ends = np.stack(
-        [
-            np.maximum(values.astype(np.int64) - steps, schema.low) - 0.501,
-            np.minimum(values.astype(np.int64) + steps, schema.high) + 0.501,
-        ]
-    )
-    inputs = (ends - schema.offset.astype(np.float64)) / schema.scale.astype(np.float64)
-    return inputs.min(axis=0), inputs.max(axis=0)
+Limits = tuple[Tensor, Tensor]
 
 
-def gradient(graph: Graph, x: Float[np.ndarray, "..."], first: int, second: int) -> Float[np.ndarray, "feature"]:
-    """How fast one logit leaves another behind, along every input value."""
-    fixed = {name: value.double() if value.is_floating_point() else value for name, value in constants(graph).items()}
-    point = torch.from_numpy(np.array(x, dtype=np.float64)).reshape(1, *graph.input_shape).requires_grad_()
-    values = {graph.input: point}
-    for node in graph.nodes:
-        inputs = [values[name] if name in values else fixed[name] for name in node.inputs]
-        values[node.outputs[0]] = OPERATORS[node.op](node, inputs)
-    logits = values[graph.output].reshape(-1)
-    (logits[first] - logits[second]).backward()  # type: ignore[no-untyped-call]
-    assert point.grad is not None
-    found: Float[np.ndarray, "feature"] = point.grad.reshape(-1).numpy()
-    return found
-
-
-class _Relu(torch.autograd.Function):
-    """A ReLU whose backward pass carries a lower bound instead of a derivative, and notes what it loses here."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, low: Tensor, high: Tensor, lost: list[Tensor]) -> Tensor:
-        ctx.save_for_backward(value, low, high)
-        ctx.lost = lost
-        return value.clamp(min=0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (wanted,) = gradients
-        value, low, high = ctx.saved_tensors
-        open_ = (low < 0) & (high > 0)
-        above = torch.where(open_, high / (high - low).clamp(min=1e-300), (low >= 0).double())
-        below = torch.where(open_, (high > -low).double(), above)
-        carried = wanted.clamp(min=0) * below + wanted.clamp(max=0) * above
-        raised = torch.where(open_, -low * above, torch.zeros_like(low)) * wanted.clamp(max=0)
-        gap = wanted * value.clamp(min=0) - carried * value - raised
-        ctx.lost.append(gap.flatten(1).sum(dim=1))
-        return carried, None, None, None
+def _least(rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    # The least value of linear forms over a box.
+    return (rows * (low + high) / 2 - rows.abs() * (high - low) / 2).flatten(2).sum(dim=2)
 
 
 class Relaxation:
-    """A base model over one box of inputs for each record.
+    """A model, ready for bounds of linear forms of its values over boxes of inputs.
 
     Args:
-        graph: the base.
-        low: least inputs, flattened.
-        high: greatest.
+        graph: a base model.
+        output: the activation that objectives are about; the graph's output if None.
+
+    Raises:
+        OwnerError: an operator that is not relaxed here.
     """
 
-    def __init__(
-        self, graph: Graph, low: Float[np.ndarray, "record feature"], high: Float[np.ndarray, "record feature"]
-    ) -> None:
-        self.graph, self.low, self.high = graph, low, high
-        shape = (len(low), *graph.input_shape)
-        self._ends = low.reshape(shape), high.reshape(shape)
-        self._constants = {
+    def __init__(self, graph: Graph, output: str | None = None) -> None:
+        shapes = {name: found.shape[1:] for name, found in check_graph(graph).items() if found.batched}
+        self.graph, self.output = graph, graph.output if output is None else output
+        self.relus = tuple(node for node in graph.nodes if node.op == "Relu")
+        self.kinks = tuple(node for node in graph.nodes if node.op in _KINKS)
+        self.shapes = shapes
+        self._fixed = {
             name: value.double() if value.is_floating_point() else value for name, value in constants(graph).items()
         }
-        self._limits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._bent = any(node.op in _BENT for node in graph.nodes)
-        if not self._bent:
-            self._tighten()
+        for node in graph.nodes:
+            moving = sum(name in shapes for name in node.inputs)
+            if node.op not in (*_AFFINE, *_KINKS) or (node.op == "Mul" and moving > 1):
+                raise OwnerError(f"{node.op} is not relaxed here")
 
-    def lower(self, tensor: str, rows: Float[np.ndarray, "record row value"]) -> Lines:
-        """A line below each row's combination of a tensor's values, flattened."""
-        if self._bent:
-            (box,) = bounds(self.graph, *self._ends, (tensor,))
-            low, high = (side.reshape(len(rows), 1, -1) for side in (box.low, box.high))
-            least = (np.maximum(rows, 0) * low + np.minimum(rows, 0) * high).sum(axis=2)
-            return Lines(slope=np.zeros((*rows.shape[:2], self.low.shape[1])), offset=least)
-        slopes, offsets = np.zeros((*rows.shape[:2], self.low.shape[1])), np.zeros(rows.shape[:2])
-        for record in range(len(rows)):
-            for start in range(0, rows.shape[1], _ROWS):
-                part = slice(start, start + _ROWS)
-                slopes[record, part], offsets[record, part] = self._carry(tensor, record, rows[record, part])
-        return Lines(slope=slopes, offset=offsets)
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Values of each Relu."""
+        return tuple(int(np.prod(self.shapes[node.outputs[0]])) for node in self.relus)
 
-    def ends(self, tensor: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Least and greatest value of each element of a tensor, flattened."""
-        unit = np.broadcast_to(np.concatenate([np.eye(size), -np.eye(size)]), (len(self.low), 2 * size, size))
-        found = self.lower(tensor, unit).least(self.low, self.high)
-        return found[:, :size], -found[:, size:]
+    def _affine(self, node: Node, rows: Tensor, open_: dict[str, Tensor], records: int) -> Tensor:
+        # rows [record * row, ...]: replaced by rows of the node's inputs; returns what its constants add.
+        if node.op in ("Gemm", "MatMul") and node.inputs[0] in self.shapes:
+            weight = self._fixed[node.inputs[1]]
+            alpha = float(node.attributes.get("alpha", 1.0))  # type: ignore[arg-type]
+            across = alpha * (weight if node.attributes.get("transB") else weight.T)
+            moved, added = {node.inputs[0]: rows @ across}, rows.new_zeros(len(rows))
+            if len(node.inputs) == 3:
+                beta = float(node.attributes["beta"])  # type: ignore[arg-type]
+                added = (rows * (beta * self._fixed[node.inputs[2]])).sum(dim=-1)
+        else:
+            # An affine map's slopes are its derivative, and its offset what it makes of zero.
+            names = list(dict.fromkeys(name for name in node.inputs if name in self.shapes))
+            zeros = {name: rows.new_zeros((len(rows), *self.shapes[name]), requires_grad=True) for name in names}
+            with torch.enable_grad():
+                made = OPERATORS[node.op](node, [zeros.get(name, self._fixed.get(name)) for name in node.inputs])  # type: ignore[misc]
+                found = torch.autograd.grad(made, list(zeros.values()), rows, create_graph=True)
+            moved, added = dict(zip(names, found, strict=True)), (made.detach() * rows).flatten(1).sum(dim=1)
+        for name, flat in moved.items():
+            part = flat.reshape(records, -1, *flat.shape[1:])
+            open_[name] = open_[name] + part if name in open_ else part
+        return added.reshape(records, -1)
 
-    def _carry(self, tensor: str, record: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        middle = (self.low[record] + self.high[record]) / 2
-        point = torch.from_numpy(np.repeat(middle[None], len(rows), axis=0)).reshape(-1, *self.graph.input_shape)
-        point.requires_grad_()
-        values, lost = {self.graph.input: point}, []  # type: tuple[dict[str, Tensor], list[Tensor]]
-        for node in self.graph.nodes:
-            if tensor in values:
-                break
-            inputs = [values[name] if name in values else self._constants[name] for name in node.inputs]
-            if node.op == "Relu":
-                low, high = (
-                    torch.from_numpy(np.array(side[[record]])).expand_as(inputs[0])
-                    for side in self._limits[node.inputs[0]]
+    def _back(
+        self,
+        name: str,
+        rows: Float[Tensor, "record row ..."],
+        box: Limits,
+        limits: Sequence[Limits],
+        slopes: Sequence[Tensor],
+        *,
+        near: bool = False,
+        direct: Tensor | None = None,
+    ) -> Float[Tensor, "record row"]:
+        # CROWN: the least value of linear forms of tensor `name`, in real arithmetic; `near` stops at the first Relus.
+        records = len(rows)
+        total, open_ = rows.new_zeros(rows.shape[:2]), {name: rows}
+        if direct is not None:
+            open_[self.graph.input] = direct + open_.get(self.graph.input, 0.0)
+        kink = {node.outputs[0]: number for number, node in enumerate(self.kinks)}
+        relu = {node.outputs[0]: number for number, node in enumerate(self.relus)}
+        for node in reversed(self.graph.nodes):
+            found = open_.pop(node.outputs[0], None)
+            if found is None:
+                continue
+            if node.op not in _KINKS:
+                total = total + self._affine(node, found.flatten(0, 1), open_, records)
+                continue
+            source, ends = node.inputs[0], limits[kink[node.outputs[0]]]
+            if near:
+                total = total + _least(found, *(OPERATORS[node.op](node, [end])[:, None] for end in ends))
+                continue
+            if node.op == "MaxPool":
+                total = total + (found.clamp(max=0) * OPERATORS[node.op](node, [ends[1]])[:, None]).flatten(2).sum(
+                    dim=2
                 )
-                values[node.outputs[0]] = _Relu.apply(inputs[0], low, high, lost)  # type: ignore[no-untyped-call]
-            else:
-                values[node.outputs[0]] = OPERATORS[node.op](node, inputs)
-        total = (values[tensor].flatten(1) * torch.from_numpy(np.array(rows))).sum(dim=1)
-        total.sum().backward()  # type: ignore[no-untyped-call]
-        assert point.grad is not None
-        slope = point.grad.flatten(1).numpy()
-        least = total.detach().numpy() - (torch.stack(lost).sum(dim=0).numpy() if lost else 0.0)
-        return slope, least - slope @ middle
+                made = _chosen(node, ends[0], found.clamp(min=0))
+                open_[source] = open_[source] + made if source in open_ else made
+                continue
+            low, high = (limit[:, None] for limit in ends)
+            slope = slopes[relu[node.outputs[0]]]
+            slope = slope if slope.ndim == found.ndim else slope[:, None]
+            undecided = (low < 0) & (high > 0)
+            steep = torch.where(undecided, high / (high - low).clamp(min=1e-300), (low >= 0).double())
+            below, above = found.clamp(max=0), found.clamp(min=0)
+            lift = torch.where(undecided, -steep * low, torch.zeros_like(low))
+            total = total + (below * lift).flatten(2).sum(dim=2)
+            made = above * torch.where(undecided, slope, (low >= 0).double()) + below * steep
+            open_[source] = open_[source] + made if source in open_ else made
+        for last in open_.values():
+            total = total + _least(last, *(end[:, None] for end in box))
+        return total
 
-    def _tighten(self) -> None:
-        names = [node.inputs[0] for node in self.graph.nodes if node.op == "Relu"]
-        for name, box in zip(names, bounds(self.graph, *self._ends, tuple(names)), strict=True):
-            low, high = box.low.copy(), box.high.copy()
-            flat_low, flat_high = low.reshape(len(low), -1), high.reshape(len(high), -1)
-            for record in range(len(low)):
-                open_ = np.flatnonzero((flat_low[record] < 0) & (flat_high[record] > 0))
-                if not open_.size or open_.size > _NEURONS or name == self.graph.input:
-                    continue
-                rows = np.zeros((len(open_), flat_low.shape[1]))
-                rows[np.arange(len(open_)), open_] = 1.0
-                for side, sign in ((flat_low, 1.0), (flat_high, -1.0)):
-                    slope, offset = self._carry(name, record, sign * rows)
-                    reach = np.maximum(slope, 0) @ self.low[record] + np.minimum(slope, 0) @ self.high[record]
-                    found = sign * (offset + reach)
-                    better = np.maximum if sign > 0 else np.minimum
-                    side[record, open_] = better(side[record, open_], found)
-            self._limits[name] = low, high
+    def limits(
+        self, box: Limits, slopes: Sequence[Tensor] | None = None
+    ) -> tuple[tuple[Limits, ...], Sequence[Tensor]]:
+        """Limits of what each Relu and MaxPool takes, and the slopes that gave them.
+
+        By the nearest Relus' limits alone, and, for values whose sign these leave open in some record, by a way back
+        to the input.
+
+        Args:
+            box: least and greatest inputs, float64.
+            slopes: `Slopes.inner`; None for 0 or 1, whichever leaves the smaller area.
+        """
+        found: list[Limits] = []
+        used: list[Tensor] = []
+        for number, node in enumerate(self.kinks):
+            shape = self.shapes[node.inputs[0]]
+            size = int(np.prod(shape))
+            low, high = self._both(node.inputs[0], torch.arange(size), box, found, used, near=True)
+            with torch.no_grad():
+                open_ = (low < 0) & (high > 0) if node.op == "Relu" else low < high
+                some = torch.nonzero(open_.any(dim=0))[:, 0]
+            if number and len(some):
+                better = self._both(node.inputs[0], some, box, found, used)
+                low = low.index_copy(1, some, torch.maximum(low[:, some], better[0]))
+                high = high.index_copy(1, some, torch.minimum(high[:, some], better[1]))
+            low, high = low.reshape(-1, *shape), high.reshape(-1, *shape)
+            found.append((low, high))
+            if node.op == "Relu":
+                used.append((high > -low).double() if slopes is None else slopes[len(used)])
+        return tuple(found), used
+
+    def _both(
+        self, name: str, some: Tensor, box: Limits, limits: Sequence[Limits], slopes: Sequence[Tensor], *,
+        near: bool = False,
+    ) -> Limits:  # fmt: skip
+        shape = self.shapes[name]
+        unit = torch.zeros(len(some), int(np.prod(shape)), dtype=torch.float64)
+        unit[torch.arange(len(some)), some] = 1.0
+        rows = torch.cat([unit, -unit]).reshape(1, -1, *shape).expand(len(box[0]), -1, *shape)
+        ends = self._back(name, rows, box, limits, slopes, near=near)
+        return ends[:, : len(some)], -ends[:, len(some) :]
+
+    def lower(
+        self,
+        box: Limits,
+        rows: Float[Tensor, "record row ..."],
+        slopes: Slopes,
+        limits: Sequence[Limits] | None = None,
+        direct: Float[Tensor, "record row ..."] | None = None,
+    ) -> Float[Tensor, "record row"]:
+        """Lower bounds of linear forms of the output.
+
+        Args:
+            box: least and greatest inputs, float64.
+            rows: coefficients.
+            slopes: for all lines.
+            limits: what `limits` gave for these slopes, if it was called already.
+            direct: coefficients of the inputs, added to the forms.
+        """
+        limits = self.limits(box, slopes.inner)[0] if limits is None else limits
+        return torch.maximum(
+            self._back(self.output, rows, box, limits, slopes.last, direct=direct),
+            self._back(self.output, rows, box, limits, slopes.last, direct=direct, near=True),
+        )
+
+    def usual(self, box: Limits, rows: int) -> tuple[Slopes, tuple[Limits, ...]]:
+        """The slopes without hints, and the limits that they give."""
+        with torch.no_grad():
+            limits, inner = self.limits(box)
+        last = tuple(part[:, None].repeat(1, rows, *[1] * (part.ndim - 1)) for part in inner)
+        return Slopes(inner=tuple(inner), last=last), limits
+
+
+def _chosen(node: Node, low: Tensor, rows: Tensor) -> Tensor:
+    # What a MaxPool's slopes make of rows, if each window is the value whose least is the largest.
+    with torch.enable_grad():
+        flat = low.detach()[:, None].expand(-1, rows.shape[1], *low.shape[1:]).flatten(0, 1).clone().requires_grad_()
+        made = OPERATORS[node.op](node, [flat])
+        (found,) = torch.autograd.grad(made, flat, rows.flatten(0, 1), create_graph=True)
+    return found.reshape(len(rows), -1, *found.shape[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search ended with.
+
+    Args:
+        slopes: rounded as hints store them.
+        lower: bounds with these slopes.
+        usual: bounds without hints.
+    """
+
+    slopes: Slopes
+    lower: Float[np.ndarray, "record row"]
+    usual: Float[np.ndarray, "record row"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Linear forms over boxes, and how large each has to be.
+
+    Args:
+        low: least inputs.
+        high: greatest inputs.
+        rows: coefficients of the output.
+        floor: what the forms have to reach.
+        direct: coefficients of the inputs; None for none.
+        shared: whether the objective's own way back uses the slopes of the hidden values, for want of room for its own.
+    """
+
+    low: Float32[np.ndarray, "record ..."]
+    high: Float32[np.ndarray, "record ..."]
+    rows: Float[np.ndarray, "record row ..."]
+    floor: Float[np.ndarray, "record row"]
+    direct: Float[np.ndarray, "record row ..."] | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    relaxed: Relaxation
+    box: Limits
+    rows: Tensor
+    floor: Tensor
+    direct: Tensor | None
+    shared: bool
+
+    def lower(self, slopes: Slopes, limits: Sequence[Limits] | None) -> Tensor:
+        return self.relaxed.lower(self.box, self.rows, slopes, limits, self.direct)
+
+
+def _ascend(asked: _Asked, start: Slopes, limits: Sequence[Limits] | None, steps: int) -> Slopes:
+    # Adam on the part of each bound that is below what is needed; slopes are put back into [0, 1] after every step.
+    inner = tuple(part.clone().requires_grad_(limits is None) for part in start.inner)
+    last = inner if asked.shared else tuple(part.clone().requires_grad_() for part in start.last)
+    moving = [part for part in {id(p): p for p in (*inner, *last)}.values() if part.requires_grad]
+    best = [part.detach().clone() for part in (*inner, *last)]
+    most = torch.full((len(asked.rows),), -torch.inf, dtype=torch.float64)
+    optimiser = torch.optim.Adam(moving, lr=_RATE)
+    fading = torch.optim.lr_scheduler.ExponentialLR(optimiser, _FADING)
+    for step in range(steps + 1):
+        lack = (asked.lower(Slopes(inner=inner, last=last), limits) - asked.floor).clamp(max=0)
+        worst = lack.detach().sum(dim=1)
+        better = worst > most
+        most = torch.where(better, worst, most)
+        for kept, part in zip(best, (*inner, *last), strict=True):
+            kept[better] = part.detach()[better]
+        if step == steps or bool((most >= 0).all()):
+            break
+        optimiser.zero_grad()
+        (-lack.sum()).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        fading.step()
+        with torch.no_grad():
+            for part in moving:
+                part.clamp_(0.0, 1.0)
+    count = len(inner)
+    return Slopes(inner=tuple(best[:count]), last=tuple(best[count:]))
+
+
+def search(relaxed: Relaxation, question: Question, *, steps: int = 20, inner: int = 10) -> Found:
+    """Slopes that raise lower bounds above what is needed, or as near to it as a few steps come.
+
+    Args:
+        relaxed: the model.
+        question: what is to be bounded.
+        steps: at most so many for the slopes of the objective's own way back, which are cheap.
+        inner: and so many more for all slopes together, each with new limits of all hidden values.
+    """
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array.astype(np.float64))
+
+    asked = _Asked(
+        relaxed=relaxed,
+        box=(tensor(question.low), tensor(question.high)),
+        rows=tensor(question.rows),
+        floor=tensor(question.floor),
+        direct=None if question.direct is None else tensor(question.direct),
+        shared=question.shared,
+    )
+    found, limits = relaxed.usual(asked.box, question.rows.shape[1])
+    if question.shared:
+        found = Slopes(inner=found.inner, last=found.inner)
+    usual = asked.lower(found, limits).detach()
+    if relaxed.relus and bool((usual < asked.floor).any()):
+        if steps and not question.shared:
+            found = _ascend(asked, found, limits, steps)
+        left = (asked.lower(found, limits).detach() < asked.floor).any()
+        if inner and bool(left):
+            found = _ascend(asked, found, None, inner)
+    found = found.rounded()
+    with torch.no_grad():
+        lower = torch.maximum(asked.lower(found, None), usual)
+    return Found(slopes=found, lower=lower.numpy(), usual=usual.numpy())

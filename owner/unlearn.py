@@ -1,27 +1,29 @@
 """From `request.json` to a signed bundle: read the requests, run the method, certify."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from owner.certify import CERTIFICATE, RequestFile, log_certificate, write_bundle
+from owner import hinting, succession
+from owner.certify import CERTIFICATE, log_certificate, write_bundle
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
-from owner.methods import prune
-from owner.methods.job import DISCLOSURE, Job, Progress
+from owner.methods.job import DISCLOSURE, Job, Progress, Result
+from owner.methods.registry import COMPOSING, METHODS
+from owner.succession import Drop, RequestFile, Succession
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol import envelope as dsse
 from protocol import messages
+from protocol.claims import Redirection
 from protocol.digests import sha256_hex
 from protocol.errors import MalformedError, OwnerError
 from protocol.keys import SigningKey
-from protocol.messages.certificate import Certificate
+from protocol.messages.certificate import Certificate, Dropped
 from protocol.messages.opening import Opening
 from protocol.messages.request import Request
-
-METHODS = {"prune": prune.run}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,10 @@ class Options:
     merge: bool = False
     gate: str = "auto"
     head: str = "set"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    previous: Path | None = None
+    beside: bool = False
+    drops: tuple[Drop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +96,7 @@ def _done_before(options: Options, requests: tuple[RequestFile, ...]) -> Outcome
     if find(options.log, envelope) is None:
         return None
     _, certificate = messages.read(envelope, Certificate, where=str(path))
-    if set(certificate.requests) != {leaf_of(request.envelope) for request in requests}:
+    if not {leaf_of(request.envelope) for request in requests} <= set(certificate.requests):
         raise OwnerError("holds a bundle about other requests; use another --out", where=str(options.out))
     notes = ("nothing to resume: the bundle is whole, and its certificate is in the log",)
     return Outcome(certificate=envelope, claims=certificate.claim_count, notes=notes, redirected=False)
@@ -111,7 +117,7 @@ def _interrupted(options: Options, requests: tuple[RequestFile, ...]) -> Outcome
             where=str(options.out),
         )
     _, certificate = messages.read(envelope, Certificate, where=str(path))
-    if set(certificate.requests) != {leaf_of(request.envelope) for request in requests}:
+    if not {leaf_of(request.envelope) for request in requests} <= set(certificate.requests):
         raise OwnerError("the interrupted run was about other requests; use another --out", where=str(options.out))
     log_certificate(partial, log=options.log, once=True)
     finish_folder(options.out)
@@ -123,7 +129,11 @@ def _opening(path: Path, requests: tuple[RequestFile, ...]) -> bytes:
     data = read_file(path, limit=dsse.MAX_ENVELOPE)
     _, opened = messages.read(data, Opening, where=str(path))
     if not {leaf_of(request.envelope) for request in requests} <= set(opened.requests):
-        raise OwnerError("the audit was opened for other requests", where=str(path))
+        raise OwnerError(
+            f"the audit was opened for other requests than the {len(requests)} that the certificate answers; one that "
+            "builds on an earlier certificate answers that one's requests, too",
+            where=str(path),
+        )
     return data
 
 
@@ -136,6 +146,11 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     """
     if options.method not in METHODS:
         raise OwnerError(f"there is no method {options.method!r}; there are {', '.join(METHODS)}")
+    method = METHODS[options.method]
+    if options.settings and options.method == "prune":
+        raise OwnerError("prune has no --set; it has --gate, --radius, --disclosure and --merge")
+    if options.method != "prune" and (options.gate, options.head) != ("auto", "set"):
+        raise OwnerError(f"{options.method} has no --gate and no --head; they are prune's")
     whole = options.resume and (options.out / CERTIFICATE).is_file()
     check_free_folder(options.out, force=options.force or whole)
     check_log(options.log, options.key)
@@ -154,6 +169,20 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     check_free_folder(options.out, force=options.force)
     if (finished := _interrupted(options, requests)) is not None:
         return finished
+    fresh, found = requests, None
+    if not options.beside:
+        before = succession.find(workspace, log=options.log, previous=options.previous)
+        if before is not None and options.method not in COMPOSING:
+            raise OwnerError(
+                f"an earlier certificate about this commitment is in the log, and {options.method} builds on none; "
+                "use --beside"
+            )
+        if before is not None:
+            found = succession.plan(workspace, before, options.drops)
+            known = {request.envelope for request in found.requests}
+            requests = (*found.requests, *(request for request in requests if request.envelope not in known))
+    if options.drops and found is None:
+        raise OwnerError("there is no earlier certificate about this commitment to drop claims of")
     opening = _opening(options.opening, requests) if options.opening is not None else None
     opening_proof = read_proof(options.opening.with_suffix(PROOF)) if options.opening is not None else None
     try:
@@ -170,9 +199,11 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             merge=options.merge,
             gate=options.gate,
             head=options.head,
+            settings=options.settings,
         )
         progress("reading", 1.0)
-        result = METHODS[options.method](job)
+        result, dropped = (method(job), ()) if found is None else _beside(job, method, found, fresh, requests)
+        result = hinting.improve(job, result)
     except MalformedError as error:
         raise error.at(str(workspace.folder)) from None
     # The bundle grows in a folder of its own and takes its name when it is whole.
@@ -189,11 +220,38 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             out=partial,
             now=options.now,
             method=options.method,
+            predecessor=found.predecessor if found is not None else None,
+            dropped=dropped,
         )
     finish_folder(options.out)
-    return Outcome(
-        certificate=envelope, claims=len(result.claims), notes=result.notes, redirected=bool(result.patch.parts)
+    succession.keep(workspace, options.out)
+    notes = result.notes
+    if found is not None:
+        notes = (
+            *notes,
+            f"builds on {found.predecessor.leaf[:16]}: {len(found.kept)} of its claims carried, {len(dropped)} dropped",
+        )
+    redirected = any(isinstance(claim, Redirection) for claim in result.claims)
+    return Outcome(certificate=envelope, claims=len(result.claims), notes=notes, redirected=redirected)
+
+
+def _beside(
+    job: Job,
+    method: Callable[[Job], Result],
+    found: Succession,
+    fresh: tuple[RequestFile, ...],
+    requests: tuple[RequestFile, ...],
+) -> tuple[Result, tuple[Dropped, ...]]:
+    # The method answers what is new, clear of what stands; then both are put together.
+    workspace = job.workspace
+    asked = {record for request in fresh if request.request.scope.klass is None for record in request.listed}
+    if again := sorted(one.record for one in found.dropped if bytes.fromhex(one.record) in asked):
+        raise OwnerError(f"a record is asked to be forgotten and its claim to be dropped: {again[0][:16]}")
+    new = tuple(
+        (r.request, tuple(workspace.rows_of(tuple(one for one in r.listed if one not in found.settled)))) for r in fresh
     )
+    made = method(replace(job, requests=new, standing=found.standing(workspace)))
+    return succession.assemble(workspace, found, made, requests)
 
 
-__all__ = ["METHODS", "Options", "Outcome", "read_request", "unlearn"]
+__all__ = ["Options", "Outcome", "read_request", "unlearn"]

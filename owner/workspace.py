@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, Int, Int32, Integer, UInt8
 
 from owner.files import read_file, write_atomic
 from owner.journal import LISTED, PROOF, leaf_of
@@ -28,10 +28,10 @@ from protocol.model.graph import Graph
 from protocol.model.schema import InputSchema
 
 _RECORDS = {
-    "X": Expected(kinds=("<i4",), dimensions=2),
+    "X": Expected(kinds=("|u1", "<i4"), dimensions=2),
     "y": Expected(kinds=("<i8",), dimensions=1),
     "salts": Expected(kinds=("|u1",), dimensions=2),
-    "unseen_X": Expected(kinds=("<i4",), dimensions=2),
+    "unseen_X": Expected(kinds=("|u1", "<i4"), dimensions=2),
     "unseen_y": Expected(kinds=("<i8",), dimensions=1),
 }
 _PREPARED = {
@@ -66,25 +66,40 @@ class Prepared:
         return cls(**read_npz(data, _PREPARED, limit=4 << 30, where=where))
 
 
+def _narrow(values: Integer[np.ndarray, "record feature"]) -> Integer[np.ndarray, "record feature"]:
+    # A quarter of what has to be unpacked and read at each answer, where values fit a byte.
+    fits = not values.size or (int(values.min()) >= 0 and int(values.max()) <= 255)
+    narrow: Integer[np.ndarray, "record feature"] = values.astype(np.uint8 if fits else np.int32, copy=False)
+    return narrow
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateRecords:
-    """The committed records in the data file's order, and what opens them."""
+    """The committed records in the data file's order, and what opens them.
 
-    values: Int[np.ndarray, "record feature"]
+    Values are in whatever integers hold them, bytes for pictures: widen them before any arithmetic (`wide`).
+    """
+
+    values: Integer[np.ndarray, "record feature"]
     labels: Int[np.ndarray, "record"]
     salts: UInt8[np.ndarray, "record 32"]
     subjects: tuple[str, ...]
     group_salts: dict[str, bytes]
-    unseen_values: Int[np.ndarray, "unseen feature"]
+    unseen_values: Integer[np.ndarray, "unseen feature"]
     unseen_labels: Int[np.ndarray, "unseen"]
+
+    def wide(self, rows: Int[np.ndarray, "chosen"]) -> Int32[np.ndarray, "chosen feature"]:
+        """Some records' values as 32-bit integers."""
+        found: Int32[np.ndarray, "chosen feature"] = self.values[rows].astype(np.int32, copy=False)
+        return found
 
     def write(self, folder: Path) -> None:
         """Write both files, readable by their owner only."""
         arrays = {
-            "X": self.values,
+            "X": _narrow(self.values),
             "y": self.labels,
             "salts": self.salts,
-            "unseen_X": self.unseen_values,
+            "unseen_X": _narrow(self.unseen_values),
             "unseen_y": self.unseen_labels,
         }
         write_atomic(folder / "records.npz", write_npz(arrays), secret=True)

@@ -129,7 +129,7 @@ class NoRedirection:
 class Coverage:
     """Item `item` is there for versions of the record (noise, augmentation), and nothing is certified about it.
 
-    It says why the patch has the item: it fires on the record, and gives the record's own output there (SPEC 11.11).
+    It says why the patch has the item: it fires on the record, and gives the record's own output there (SPEC 11.13).
     """
 
     record: bytes

@@ -42,8 +42,7 @@ def _pack(paths: Sequence[tuple[bytes, ...]]) -> tuple[Array, Array]:
     lengths = np.array([len(path) for path in paths], dtype=np.int64)
     packed = np.zeros((len(paths), int(lengths.max(initial=0)), 32), dtype=np.uint8)
     for row, path in enumerate(paths):
-        for step, digest in enumerate(path):
-            packed[row, step] = np.frombuffer(digest, dtype=np.uint8)
+        packed[row, : len(path)] = np.frombuffer(b"".join(path), dtype=np.uint8).reshape(len(path), 32)
     return packed, lengths
 
 

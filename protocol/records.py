@@ -14,19 +14,19 @@ owner could commit two records to one index and choose between them when challen
 """
 
 import hmac
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Integer, UInt8
 
-from protocol.digests import tagged
+from protocol.digests import tagged, tagged_rows
 from protocol.errors import DigestMismatch, EncodingError, Inclusion
 from protocol.log import merkle
 
 NO_SUBJECT = ""
 _MAX_LABEL = (1 << 32) - 1
+_TOGETHER = 4096
 
 
 def derive_salt(secret: bytes, purpose: str, identifier: str) -> bytes:
@@ -128,14 +128,18 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordTree:
-    """Both trees, as their owner holds it. `order[i]` is the data set's row of committed record i."""
+    """Both trees, as their owner holds it. `order[i]` is the data set's row of committed record i.
+
+    `record_levels` and `group_levels` are all nodes of both, from the leaves up.
+    """
 
     order: Int[np.ndarray, "record"]
     commitments: tuple[bytes, ...]
     groups: tuple[bytes, ...]
     starts: Int[np.ndarray, "group"]
     counts: Int[np.ndarray, "group"]
-    entries: tuple[bytes, ...]
+    record_levels: Sequence[Sequence[bytes]]
+    group_levels: Sequence[Sequence[bytes]]
     root: bytes
 
     def group_of(self, index: int) -> int:
@@ -145,27 +149,25 @@ class RecordTree:
     def openings(
         self,
         indices: Sequence[int],
-        values: Int[np.ndarray, "record feature"],
+        values: Integer[np.ndarray, "record feature"],
         labels: Int[np.ndarray, "record"],
         salts: UInt8[np.ndarray, "record 32"],
     ) -> list[Opening]:
         """Open the committed records at `indices`; the arrays are in the data set's order.
 
-        Each tree is computed once for all of them.
-
         Raises:
             EncodingError: an index outside the tree.
         """
-        record_paths = merkle.inclusion_proofs(indices, merkle.leaf_hashes(self.commitments))
+        record_paths = merkle.proofs_from_levels(indices, self.record_levels)
         groups = [self.group_of(index) for index in indices]
-        group_paths = merkle.inclusion_proofs(groups, merkle.leaf_hashes(self.entries))
+        group_paths = merkle.proofs_from_levels(groups, self.group_levels)
         result = []
         for index, group, record_path, group_path in zip(indices, groups, record_paths, group_paths, strict=True):
             row = int(self.order[index])
             result.append(
                 Opening(
                     index=int(index),
-                    values=values[row],
+                    values=values[row].astype(np.int32, copy=False),
                     label=int(labels[row]),
                     salt=salts[row].tobytes(),
                     group=self.groups[group],
@@ -180,7 +182,7 @@ class RecordTree:
 
 
 def build(
-    values: Int[np.ndarray, "record feature"],
+    values: Integer[np.ndarray, "record feature"],
     labels: Int[np.ndarray, "record"],
     subjects: Sequence[str],
     salts: UInt8[np.ndarray, "record 32"],
@@ -202,37 +204,63 @@ def build(
     total = len(values)
     if not total == len(labels) == len(subjects) == len(salts):
         raise EncodingError("values, labels, subjects and salts have different lengths")
-    big_endian = np.ascontiguousarray(values, dtype=">i4")
-    if not np.array_equal(big_endian, values):
+    if not np.can_cast(values.dtype, np.int32) and not np.array_equal(values.astype(np.int32), values):
         raise EncodingError("a value of a canonical record is outside int32")
     if total and (int(labels.min()) < 0 or int(labels.max()) > _MAX_LABEL):
         raise EncodingError(f"a label is outside 0..{_MAX_LABEL}")
     if missing := set(subjects) - set(group_salts) - {NO_SUBJECT}:
         raise EncodingError(f"{len(missing)} subjects have no group salt")
-    members: dict[bytes, list[int]] = {}
-    for row, subject in enumerate(subjects):
-        salt = group_salts[subject] if subject else salts[row].tobytes()
-        members.setdefault(group_commitment(salt, subject), []).append(row)
-    # Sorted by salted commitment: a pseudo-random order that tells nothing about the subjects.
-    groups = sorted(members)
-    order = [row for group in groups for row in members[group]]
-    counts = [len(members[group]) for group in groups]
-    starts = [0, *itertools.accumulate(counts)][:-1]
-    commitments = tuple(
-        tagged("record", salts[r].tobytes(), big_endian[r].tobytes(), int(labels[r]).to_bytes(4, "big"), group)
-        for group in groups
-        for r in members[group]
-    )
-    entries = tuple(map(group_entry, groups, starts, counts))
+    group_of_row = _groups(subjects, salts, group_salts)
+    # Sorted by salted commitment: a pseudo-random order that tells nothing about the subjects. Of one group in the
+    # data set's order. All have 32 bytes, so that the zeros which numpy takes off the end make no two alike.
+    keys = np.frombuffer(b"".join(group_of_row), "S32")
+    order = np.argsort(keys, kind="stable").astype(np.int64)
+    begins = np.ones(total, dtype=bool)
+    begins[1:] = keys[order[1:]] != keys[order[:-1]]
+    starts = np.flatnonzero(begins)
+    counts = np.diff(starts, append=total)
+    groups = [group_of_row[row] for row in order[starts].tolist()]
+    of_record: list[bytes] = []
+    for start in range(0, total, _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        block = np.ascontiguousarray(values[part], dtype=">i4").view(np.uint8).reshape(len(salts[part]), -1)
+        of_record += tagged_rows(
+            "record", salts[part], block, _big_endian(labels[part], 4), _matrix(group_of_row[part])
+        )
+    commitments = tuple(of_record[row] for row in order.tolist())
+    entries = tagged_rows("group-entry", _matrix(groups), _big_endian(starts, 8), _big_endian(counts, 8))
+    record_levels = merkle.levels(merkle.leaf_hashes(commitments))
+    group_levels = merkle.levels(merkle.leaf_hashes(entries))
+    roots = [tree[-1][0] if tree[0] else merkle.EMPTY_ROOT for tree in (record_levels, group_levels)]
     return RecordTree(
-        order=np.array(order, dtype=np.int64),
+        order=order,
         commitments=commitments,
         groups=tuple(groups),
-        starts=np.array(starts, dtype=np.int64),
-        counts=np.array(counts, dtype=np.int64),
-        entries=entries,
-        root=combined_root(merkle.root_from_leaves(commitments), total, merkle.root_from_leaves(entries), len(entries)),
+        starts=starts,
+        counts=counts,
+        record_levels=record_levels,
+        group_levels=group_levels,
+        root=combined_root(roots[0], total, roots[1], len(entries)),
     )
+
+
+def _groups(subjects: Sequence[str], salts: UInt8[np.ndarray, "record 32"], known: dict[str, bytes]) -> list[bytes]:
+    # Each record's group; of one subject all records', and of a record without subject its own.
+    found = [b""] * len(subjects)
+    alone = [row for row, subject in enumerate(subjects) if not subject]
+    nobody = np.zeros((len(alone), 0), np.uint8)
+    for row, group in zip(alone, tagged_rows("group", salts[alone], nobody), strict=True):
+        found[row] = group
+    named = {subject: group_commitment(known[subject], subject) for subject in set(subjects) if subject}
+    return [named[subject] if subject else group for subject, group in zip(subjects, found, strict=True)]
+
+
+def _matrix(digests: Sequence[bytes]) -> UInt8[np.ndarray, "digest 32"]:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), 32)
+
+
+def _big_endian(numbers: Integer[np.ndarray, "row"], size: int) -> UInt8[np.ndarray, "row size"]:
+    return numbers.astype(f">u{size}").view(np.uint8).reshape(len(numbers), size)
 
 
 def list_root(commitments: Sequence[bytes]) -> bytes:

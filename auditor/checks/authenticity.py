@@ -36,6 +36,14 @@ def check(evidence: Evidence) -> CheckResult:
             evidence=facts,
             findings=tuple(findings),
         )
+    if behalf and evidence.profile.levels["authenticity"]["requester_required"]:
+        return CheckResult(
+            check="authenticity",
+            verdict="INCONCLUSIVE",
+            summary=f"{behalf} of {behalf + own} requests were signed by the owner: nothing shows that the subject "
+            "asked.",
+            evidence=facts,
+        )
     note = f" {behalf} of {behalf + own} requests were signed by the owner on the subject's behalf." if behalf else ""
     return CheckResult(
         check="authenticity",

@@ -5,10 +5,13 @@ manifest against the commitment, the claims against the certificate, and the dep
 node and constant by constant against the auditor's own composition (protobuf bytes are not canonical).
 """
 
-from auditor import compose
+from auditor import compose, succession
+from auditor.entries import Entry
 from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
+from protocol.claims import Coverage
 from protocol.model.graph import Graph
+from protocol.succession import name_of, strays, uncarried
 
 
 def check(evidence: Evidence) -> CheckResult:
@@ -40,10 +43,9 @@ def check(evidence: Evidence) -> CheckResult:
         unread = "Base and patch cannot be composed: " + (
             composed if isinstance(composed, str) else "patched.onnx cannot be read"
         )
-    if case.certificate.predecessor is not None:
-        # Nothing accuses: the predecessor is not on the table, so whether it was dropped claim by claim is not known.
-        unread = unread or "The certificate names a predecessor, whose claims are not on the table"
-    facts = {
+    facts: dict[str, object] = {}
+    doubt = _succession(evidence, findings, facts)
+    facts |= {
         "base_sha256": case.base_sha256,
         "files": len(case.manifest.entries),
         "patch_bytes": case.patch_bytes,
@@ -58,9 +60,89 @@ def check(evidence: Evidence) -> CheckResult:
         )
     if unread:
         return CheckResult(check="binding", verdict="INCONCLUSIVE", summary=f"{unread}.", evidence=facts)
+    if doubt:
+        # Nothing is proven: two models may well stand side by side. But nobody can say that the earlier claims hold.
+        beside = (Finding(threat="silent-drop", check="binding", message=doubt),) if "passed_over" in facts else ()
+        return CheckResult(
+            check="binding",
+            verdict="INCONCLUSIVE",
+            summary=doubt[0].upper() + doubt[1:] + ".",
+            evidence=facts,
+            findings=beside,
+        )
     return CheckResult(
         check="binding",
         verdict="CONSISTENT",
-        summary="The base model is the committed one, and the deployed file is exactly base plus patch.",
+        summary="The base model is the committed one, and the deployed file is exactly base plus patch"
+        + (
+            "; every claim of the predecessor is carried or dropped by name."
+            if case.certificate.predecessor is not None
+            else "."
+        ),
         evidence=facts,
     )
+
+
+def _succession(evidence: Evidence, findings: list[Finding], facts: dict[str, object]) -> str:
+    """Accuse a predecessor that is the wrong one or whose claims are gone; return what stays in doubt, if anything."""
+    case = evidence.case
+    certificate, before = case.certificate, case.predecessor
+
+    def accuse(threat: str, message: str) -> None:
+        findings.append(Finding(threat=threat, check="binding", message=message))
+
+    entries = evidence.owner_entries
+    logged = case.certificate_logged.entry
+    assert logged is not None
+    own = Entry(
+        origin=logged.checkpoint.origin,
+        index=logged.index,
+        leaf=case.certificate_logged.leaf,
+        message=certificate,
+    )
+    if certificate.predecessor is None:
+        if before is not None:
+            accuse("silent-drop", "the bundle shows a predecessor that its certificate does not name")
+            return ""
+        passed = succession.passed_over(entries or (), own, None)
+        if passed:
+            facts["passed_over"] = [entry.leaf for entry in passed[-20:]]
+            return (
+                f"the owner's log has {len(passed)} earlier certificates about this commitment, and this one names "
+                "none of them: nothing says that their claims hold in this model"
+            )
+        return ""
+    if before is None:
+        return "the certificate names a predecessor, whose claims are not on the table"
+    if before.logged.leaf != certificate.predecessor:
+        accuse("silent-drop", "the predecessor in the bundle is not the one that the certificate names")
+        return ""
+    place = before.logged.entry
+    assert place is not None
+    there = Entry(
+        origin=place.checkpoint.origin, index=place.index, leaf=before.logged.leaf, message=before.certificate
+    )
+    wrong = succession.fault(entries or (), own, before.certificate, there)
+    if wrong is not None:
+        threat, message = wrong
+        accuse(threat, message)
+    facts["predecessor"] = before.logged.leaf
+    facts["dropped"] = [{"claim": one.record, "reason": one.reason} for one in certificate.dropped[:20]]
+    facts["line_seen_in_the_log"] = entries is not None
+    if before.claims is None or case.claims is None:
+        return "the predecessor's claims or its own cannot be read"
+    if before.claims_root != before.certificate.claims_root or before.claim_count != before.certificate.claim_count:
+        accuse("silent-drop", "what the bundle calls the predecessor's claims are not those of its signed root")
+        return ""
+    dropped = [one.record for one in certificate.dropped]
+    gone = uncarried(before.claims, case.claims, frozenset(dropped))
+    promised = sum(not isinstance(claim, Coverage) for claim in before.claims)
+    facts["carried"] = promised - len(gone) - len(set(dropped) - set(strays(before.claims, dropped)))
+    if gone:
+        facts["neither_carried_nor_dropped"] = [name_of(claim).hex() for claim in gone[:20]]
+        accuse(
+            "silent-drop",
+            f"{len(gone)} of {promised} claims of the predecessor are neither carried nor dropped by name, "
+            f"the first is about {name_of(gone[0]).hex()[:16]}",
+        )
+    return ""

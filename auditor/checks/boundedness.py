@@ -3,7 +3,7 @@
 Exact, from the patch: outputs are rows of a finite table or the base's, capped; every item belongs to a
 claim about a requested record (`coverage` looks at those of which nothing is certified), every capped class
 to a claim and a request. What a map adds is looked at on the reference records, and bounded over all inputs.
-Bits hidden inside legitimate values are out of reach.
+Bits hidden inside legitimate values are out of reach, and changed weights are only counted: they can do anything.
 """
 
 import numpy as np
@@ -76,6 +76,7 @@ def check(evidence: Evidence) -> CheckResult:
     if stray:
         accuse(f"the patch caps class {stray[0]}, which no request and claim are about")
     facts: dict[str, object] = {
+        "weights": sum(weight.values.size for weight in patch.weights),
         "items": items,
         "rows": rows,
         "caps": len(patch.caps),
@@ -83,10 +84,12 @@ def check(evidence: Evidence) -> CheckResult:
         "bytes_per_record": case.patch_bytes // max(1, items),
     }
     unsure = "" if evidence.lists_known else "Which records were requested is not known."
-    if covering.open:
-        unsure = unsure or f"{covering.open[0][0].upper()}{covering.open[0][1:]}."
+    if covering.open and not unsure:
+        unsure = f"{covering.open[0][0].upper()}{covering.open[0][1:]}."
     if evidence.coverage:
         facts["items_for_coverage"] = len({claim.item for claim in evidence.coverage})
+    if patch.weights and not unsure:
+        unsure = f"{facts['weights']} weights are changed; what else they do cannot be read from them."
     if rows or patch.caps:
         heads = [float(np.abs(part.head.rows).max()) for part in patch.parts]
         largest = max([*heads, *_maps(evidence, whole=False), *(float(cap.margin) for cap in patch.caps)])

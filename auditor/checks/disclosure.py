@@ -19,6 +19,12 @@ def check(evidence: Evidence) -> CheckResult:
     patch, schema = evidence.case.patch, evidence.case.schema
     if patch is None or schema is None:
         return CheckResult(check="disclosure", verdict="INCONCLUSIVE", summary="The patch cannot be read.")
+    if patch.weights and not patch.parts:
+        return CheckResult(
+            check="disclosure",
+            verdict="INCONCLUSIVE",
+            summary="The patch changes the model's weights; what they show of single records is not measured.",
+        )
     if not patch.parts:
         return CheckResult(
             check="disclosure", verdict="CONSISTENT", summary="The patch stores nothing about any single record."

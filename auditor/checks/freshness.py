@@ -49,11 +49,12 @@ def check(evidence: Evidence) -> CheckResult:
             )
     elif certificate.opening is not None and evidence.transcript.unopened_requests:
         accuse("replay", "the certificate names an audit that this auditor opened for other requests")
-    late, unknown = [], []
+    late, unknown, without = [], [], []
     witnessed = case.certificate_logged.time
     for request in case.requests:
         deadline = request.request.deadline
         if deadline is None:
+            without.append(request.path)
             continue
         if witnessed is None:
             unknown.append(request.path)
@@ -75,6 +76,13 @@ def check(evidence: Evidence) -> CheckResult:
             verdict="INCONCLUSIVE",
             summary=f"Nothing shows that the certificate met the deadline of {names}"
             + (" (no quorum witnessed its time)." if unknown and not late else "."),
+            evidence=facts,
+        )
+    if without and evidence.profile.levels["freshness"]["deadline_required"]:
+        return CheckResult(
+            check="freshness",
+            verdict="INCONCLUSIVE",
+            summary=f"{', '.join(without)} names no deadline, so nothing can be said about one.",
             evidence=facts,
         )
     return CheckResult(

@@ -2,7 +2,8 @@
 
 Compared bit by bit, base against patched output of one run of one program, on the auditor's reference
 data and on retained records that the owner had to open at places which neither side chose. Zero moved
-of n bounds the moved share: the upper Clopper-Pearson bound is what the level is about.
+of n bounds the moved share: the upper Clopper-Pearson bound is what the level is about. A certificate that
+does not say that nothing else moves is not accused where something does, and is not CONSISTENT either.
 """
 
 import numpy as np
@@ -21,6 +22,8 @@ def check(evidence: Evidence) -> CheckResult:
         )
     facts: dict[str, object] = {"level": level}
     findings: list[Finding] = []
+    moving: list[str] = []
+    inert = evidence.case.certificate.inert_outside_supports
     bounded: list[str] = []
     for name, (_, _, before, after) in evidence.others.items():
         spared = evidence.spared[name]
@@ -31,14 +34,18 @@ def check(evidence: Evidence) -> CheckResult:
         kept = np.setdiff1d(np.arange(before.shape[1]), list(evidence.removed_classes))
         count = int(moved(before[spared][:, kept], after[spared][:, kept]).sum())
         low, high = interval(count, total)
+        decided = before[spared][:, kept].argmax(axis=1) != after[spared][:, kept].argmax(axis=1)
         facts[name] = {
             "records": total,
             "moved": count,
+            "decided_otherwise": int(decided.sum()),
             "share_at_most": high,
             "share_at_least": low,
             "equal_to_a_requested_record": int(evidence.twins[name].sum()),
         }
-        if low > level:
+        if low > level and not inert:
+            moving.append(f"{count} of {total} {name} records ({int(decided.sum())} get another class)")
+        elif low > level:
             message = f"the patch moves {count} of {total} {name} records that nobody asked to forget"
             findings.append(Finding(threat="excessive-support", check="locality", message=message))
         elif high <= level and not (name == "retained" and evidence.retained_gap):
@@ -54,10 +61,18 @@ def check(evidence: Evidence) -> CheckResult:
             findings=tuple(findings),
         )
     lacking = [name for name in ("reference", "retained") if name not in bounded]
+    if moving:
+        return CheckResult(
+            check="locality",
+            verdict="INCONCLUSIVE",
+            summary=f"Outputs move on {' and '.join(moving)}; the certificate does not say that nothing else moves.",
+            evidence=facts,
+        )
     if lacking:
         reasons = [evidence.reference_missing] if evidence.reference is None and evidence.reference_missing else []
         if evidence.retained_gap:
             reasons.append(f"{evidence.retained_gap[0].upper()}{evidence.retained_gap[1:]}.")
+        reasons += [f"{_bound(facts[name], name)} (95 %)." for name in bounded]
         return CheckResult(
             check="locality",
             verdict="INCONCLUSIVE",
@@ -69,6 +84,13 @@ def check(evidence: Evidence) -> CheckResult:
     return CheckResult(
         check="locality",
         verdict="CONSISTENT",
-        summary="Outputs of other records are equal bit by bit, up to the stated bound.",
+        summary="Outputs of other records are equal bit by bit, up to the stated bound: "
+        + ", ".join(_bound(facts[name], name) for name in bounded)
+        + " (95 %).",
         evidence=facts,
     )
+
+
+def _bound(found: object, name: str) -> str:
+    assert isinstance(found, dict)
+    return f"{found['moved']} of {found['records']} {name} records moved, at most {found['share_at_most']:.2%} of all"

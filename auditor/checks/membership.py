@@ -18,7 +18,7 @@ from auditor.attacks.observation import Observation, Unavailable
 from auditor.attacks.properties import Property
 from auditor.comparisons import RetainedAssessment, across
 from auditor.evidence import Evidence
-from auditor.membership import MembershipAssessment
+from auditor.membership import FEWEST_FORGOTTEN, MembershipAssessment
 from auditor.statistics.epsilon import MEANING
 from auditor.suite import Suite, settle
 from auditor.view import CheckResult, Finding
@@ -94,14 +94,26 @@ def check(evidence: Evidence, outcome: Outcome) -> CheckResult:
     facts: dict[str, object] = {"margin": suite.margin, "level": suite.level, "shadows": suite.shadows}
     if evidence.removed_classes:
         facts["records_given_a_removed_class"] = _given(evidence)
-    if listed or not all(refusals.values()):
+    attacked = [klass for klass, reason in refusals.items() if not reason]
+    refused = too_few(evidence, listed=listed) if not attacked else ""
+    if refused:
+        # Known before an hour of training that could decide nothing.
+        return _conclude([*parts, _Part(verdict="INCONCLUSIVE", reason=refused)], facts)
+    if listed or attacked:
         try:
             field = attacking.prepare(evidence, suite)
         except AuditorError as error:
             return _conclude([*parts, _Part(verdict="INCONCLUSIVE", reason=f"No shadow models: {error}.")], facts)
-        attacked = [klass for klass, reason in refusals.items() if not reason]
         parts += _attack(field, outcome, attacked, facts, listed=listed)
     return _conclude(parts, facts)
+
+
+def too_few(evidence: Evidence, *, listed: bool) -> str:
+    """Why nothing can be decided about the listed records, from their numbers alone; empty if it can."""
+    forgotten = len(evidence.requested_records[0])
+    if listed and forgotten < FEWEST_FORGOTTEN:
+        return f"{forgotten} forgotten records; at least {FEWEST_FORGOTTEN} are needed."
+    return ""
 
 
 def _not_attacked(refusals: Mapping[int, str], *, required: bool) -> list[_Part]:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from auditor import bounds, flips, least, parts_proof, rows
+from auditor import bounds, flips, minimal, parts_proof, rows
 from auditor.checks import ungated
 from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
+from auditor.largest import Reach, figures
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
 from protocol.claims import Argmax, Linear, Logits, Redirection
-from protocol.model.patch import Patch, SetHead, SketchGate
+from protocol.model.patch import Patch, SketchGate
 from protocol.model.schema import InputSchema
 
 _RANDOM = 8
@@ -29,6 +30,8 @@ _REPLAYED = 64
 """Proven claims whose regions are replayed besides all that are not proven: more find no other fault."""
 _NEAR = 1e-3
 """Relative change of the largest logit below which an output counts as the base's own."""
+_LISTED = 1000
+"""Claims that are not proven whose largest proven radius is listed one by one."""
 _OUTSIDE = 0.10
 """Share of reference records outside the declared input box from which on the box hides inputs."""
 
@@ -39,11 +42,10 @@ class _Tally:
     replayed: int = 0
     refuted: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
+    reached: dict[str, Reach] = field(default_factory=dict)
     inert: int = 0
     centre_failed: int = 0
     integers: bool = True
-    changes: tuple[least.Change, ...] = ()
-    added: set[int] = field(default_factory=set)
 
 
 def holds(
@@ -115,6 +117,10 @@ def check(evidence: Evidence) -> CheckResult:
         ):
             if sizes and (name == "radius_steps" or any(sizes)):
                 facts[name] = {"min": min(sizes), "median": float(np.median(sizes)), "max": max(sizes)}
+    if tally.reached:
+        facts["not_proven"] = figures(tuple(tally.reached.values()))
+        facts["largest_proven_radius"] = {n: reach.facts() for n, reach in list(tally.reached.items())[:_LISTED]}
+    _least_changes(evidence, values, known, facts)
     if evidence.reference is not None and len(claims):
         outside, total = evidence.reference.outside, evidence.reference.outside + len(evidence.reference.labels)
         if interval(outside, total)[0] > _OUTSIDE:
@@ -122,10 +128,6 @@ def check(evidence: Evidence) -> CheckResult:
             tally.open.append(f"the declared input box leaves out {outside} of {total} reference records")
     if evidence.unredirected:
         tally.open.append(f"{len(evidence.unredirected)} records carry no redirection claim")
-    minimal = ""
-    if tally.added:
-        facts["least_change"] = least.told(tally.changes, len(tally.added))
-        minimal = least.sentence(tally.changes, len(tally.added))
     facts |= {"proven": tally.proven, "replayed_points": tally.replayed, "counterexamples": len(tally.refuted)}
     if tally.refuted:
         threat = "unsound-region"
@@ -155,7 +157,7 @@ def check(evidence: Evidence) -> CheckResult:
     return CheckResult(
         check="redirection",
         verdict="CONSISTENT",
-        summary=f"Every claim is proven for its whole region, {means}, and holds in replay.{minimal}",
+        summary=f"Every claim is proven for its whole region, {means}, and holds in replay.",
         evidence=facts,
     )
 
@@ -242,6 +244,29 @@ def _probes(
     return np.concatenate(probes), np.concatenate(which)
 
 
+def _least_changes(
+    evidence: Evidence,
+    values: Int[np.ndarray, "record feature"],
+    known: tuple[Redirection, ...],
+    facts: dict[str, object],
+) -> None:
+    """How far heads that add to the base's logits are from the smallest change that does the same."""
+    case = evidence.case
+    if case.hints is None or case.base is None or case.schema is None or case.patch is None or case.claims is None:
+        return
+    inside = [bool(((row >= case.schema.low) & (row <= case.schema.high)).all()) for row in values]
+    centres = {claim.record: row for claim, row, good in zip(known, values, inside, strict=True) if good}
+    found = minimal.least_changes(case.base, case.schema, case.patch, case.claims, centres, case.hints.duals)
+    ratios = [one.largest / one.bound for one in found if one.bound > 0]
+    if found:
+        facts["least_change_of_logits"] = {
+            "rows": len(found),
+            "with_a_bound": len(ratios),
+            "largest_entry_over_bound_median": float(np.median(ratios)) if ratios else None,
+            "largest_entry_over_bound_max": max(ratios, default=None),
+        }
+
+
 def _check_twins(
     evidence: Evidence,
     values: Int[np.ndarray, "record feature"],
@@ -289,17 +314,9 @@ def _check_records(
         tally.open.append("a radius in flips is claimed, and no column of the input grid is binary or one-hot")
     assert evidence.case.base is not None
     cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
-    proof = parts_proof.prove(patch, evidence.case.base, cores, claims, holds=holds)
+    hints = evidence.hints(claims)
+    proof = parts_proof.prove(patch, evidence.retrained, cores, claims, holds=holds, hints=hints)
     tally.integers &= bool(proof.integers.all())
-    proven = np.array([not reason for reason in proof.reasons])
-    tally.changes += least.changes(
-        patch, evidence.case.base, cores, claims, evidence.case.duals, proven=proven & cores.inside
-    )
-    tally.added |= {
-        claim.item
-        for claim, sure in zip(claims, proven.tolist(), strict=True)
-        if sure and claim.item is not None and not isinstance(patch.parts[patch.place(claim.item).part].head, SetHead)
-    }
     honest_data = _honest_data(schema, claims, reach)
 
     # Replay: every record; regions of what is not proven, for there a counterexample may be, and of some proven claims.
@@ -321,6 +338,12 @@ def _check_records(
         near = np.abs(own - before).max(axis=1) <= _NEAR * np.abs(before).max(axis=1)
     if (stayed & ~centre_good).all() or near.mean() > 0.5:
         tally.inert += len(claims)
+    open_ = np.array([n for n, why in enumerate(proof.reasons) if why and n not in failed], np.int64)
+    reached = parts_proof.largest(
+        patch, evidence.case.base, schema, values[open_], tuple(claims[n] for n in open_.tolist()), holds=holds,
+        hints=hints.only(open_),
+    )  # fmt: skip
+    tally.reached |= {names[n]: reach for n, reach in zip(open_.tolist(), reached, strict=False)}
     own_class = np.array([_own_class(claim, int(label)) for claim, label in zip(claims, labels, strict=True)])
     for number, name in enumerate(names):
         if number in failed:
@@ -331,7 +354,8 @@ def _check_records(
         elif own_class[number]:
             tally.open.append(f"record {name}: what is claimed as a misclassification is the record's own class")
         elif proof.reasons[number]:
-            tally.open.append(f"record {name}: {proof.reasons[number]}")
+            far = f"; {tally.reached[name].told()}" if name in tally.reached else ""
+            tally.open.append(f"record {name}: {proof.reasons[number]}{far}")
         elif not honest_data[number]:
             tally.open.append(f"record {name}: its radius in data units is larger than its steps give")
         else:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float32, Int
 
 from auditor import bounds, proofs, rows
 from auditor.evidence import Evidence, moved
+from auditor.largest import UNPROVEN, Reach
 from protocol.claims import Argmax, Redirection
 from protocol.model.graph import Graph
 
@@ -31,6 +32,7 @@ class Tally(Protocol):
     replayed: int
     refuted: list[str]
     open: list[str]
+    reached: dict[str, Reach]
     inert: int
     centre_failed: int
 
@@ -46,12 +48,6 @@ def _probes(evidence: Evidence, values: Grid, claims: tuple[Redirection, ...]) -
     offsets += [random.integers(-box, box + 1, size=values.shape) for _ in range(_RANDOM if box.any() else 0)]
     points = np.concatenate([np.clip(values + offset, schema.low, schema.high) for offset in offsets])
     return points, np.tile(np.arange(len(claims)), len(offsets))
-
-
-def _radius(claim: Redirection, proof: proofs.Proof) -> str:
-    unit = "steps" if claim.region.norm == "linf" else "flips"
-    largest = "none" if proof.radius == proofs.UNPROVEN else f"{proof.radius} {unit}"
-    return f"{claim.region.radius} {unit} are claimed, the largest proven radius is {largest}: {proof.reason}"
 
 
 def check(
@@ -78,7 +74,9 @@ def check(
     graph, schema = evidence.composed, evidence.case.schema
     assert isinstance(graph, Graph)
     assert schema is not None
-    found = proofs.prove(graph, schema, values, [c.region for c in claims], [c.property for c in claims])
+    found = proofs.prove(
+        graph, schema, values, [c.region for c in claims], [c.property for c in claims], hints=evidence.hints(claims)
+    )
     points, owner = _probes(evidence, values, claims)
     before, after = evidence.run(points)
     good = holds(claims, owner, after)
@@ -105,12 +103,15 @@ def check(
         elif claim.target == "misclassify" and isinstance(wanted, Argmax) and wanted.klass == int(labels[number]):
             tally.open.append(f"record {name}: what is claimed as a misclassification is the record's own class")
         elif not proof.proven:
-            tally.open.append(f"record {name}: {_radius(claim, proof)}")
+            unit = "steps" if claim.region.norm == "linf" else "flips"
+            reach = Reach(claimed=claim.region.radius, proven=proof.radius, unit=unit)
+            tally.reached[name] = reach
+            tally.open.append(f"record {name}: {reach.told()}: {proof.reason}")
         elif rows.exact(claim.region.radius_data) > min(bounds.data_radius(schema, steps)):
             tally.open.append(f"record {name}: its radius in data units is larger than its steps give")
         else:
             tally.proven += 1
-    radii = [proof.radius for proof in found if proof.radius != proofs.UNPROVEN]
+    radii = [proof.radius for proof in found if proof.radius != UNPROVEN]
     return {
         "claims": len(claims),
         "proven": sum(proof.proven for proof in found),

@@ -39,8 +39,9 @@ from protocol.messages.report import EXIT_CODES
 
 @click.command()
 @click.argument("bundle", type=FOLDER)
-@click.option("--profile", required=True, help="A profile file, or redirection or indistinguishable.")
-@click.option("--endpoint", help="A live endpoint to query (not yet supported: the deployment check says so).")
+@click.option("--profile", required=True, help="A profile file, or redirection, indistinguishable or gdpr-erasure.")
+@click.option("--endpoint", help="A live endpoint to query: https://host/v2/models/NAME, or an endpoint file.")
+@click.option("--resume", is_flag=True, help="Go on with queries of the endpoint that were interrupted.")
 @click.option("--state", type=PATH, help="Remember logs' checkpoints here.")
 @with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, KEY, LOG, OUT)
 @with_options(NOW, FORCE, JSON)
@@ -48,6 +49,7 @@ def audit(
     bundle: Path,
     profile: str,
     endpoint: str | None,
+    resume: bool,
     state: Path | None,
     policy: Path,
     trust: Path,
@@ -69,12 +71,12 @@ def audit(
     """Audit a bundle: re-check every claim, attack the result, sign a report and one receipt per request."""
     from auditor import audit as command
     from auditor import trusted
+    from auditor.deployment import endpoint as endpoint_file
     from auditor.ledger import Ledger
     from auditor.profile import load_profile
     from protocol.log.store import Log
 
-    if endpoint is not None:
-        raise AuditorError("querying an endpoint is not supported yet; leave --endpoint away")
+    whom = endpoint_file.load(endpoint) if endpoint is not None else None
     ledger = Ledger(log=log)
     if out.is_dir() and any(out.iterdir()) and not force:
         raise AuditorError("exists and is not empty; give --force to overwrite, or another --out", where=str(out))
@@ -95,12 +97,19 @@ def audit(
         now=clock(now),
         seed=seed,
         engine=engine_of(backend, workers, scheduler),
+        endpoint=whom,
+        resume=resume,
         progress=progress_bar(),
     )
     outcome = command.examine(inputs)
     report = command.write_report(inputs, outcome, out, force=force)
     lines = [f"{result.check:13} {result.verdict:13} {result.summary}" for result in outcome.view.checks]
     lines += [f"finding: {f.threat} ({f.check}): {f.message}" for f in outcome.view.findings]
+    shown = outcome.view.figures["shown_to_the_auditor"]
+    lines.append(
+        f"shown to this auditor: {shown['requested_records']} requested and {shown['retained_records']} retained "
+        f"records of {shown['of_committed']} that were committed; none of them is in the report"
+    )
     lines.append(f"{report.verdict} under {report.profile}; report in {out}, page {out / 'report.html'}")
     lines.append(
         f"receipts in {out / 'receipts'}; once witnesses have cosigned {log}: prune-auditor receipt {out} --log {log}"

@@ -54,9 +54,10 @@ def verify_log(
     """Check every file of a log, a folder or an http(s) URL, against its signed checkpoint.
 
     With --state: that it extends what was seen before. With --trust: whether audits were opened without a
-    report, and, given receipts and slips, whether a record that was forgotten is in a later commitment.
+    report, whether certificates name the right predecessors, and, given receipts and slips, what superseded a receipt
+    and whether a record that was forgotten is in a later commitment.
     """
-    from auditor import monitor
+    from auditor import monitor, succession
     from protocol import trust as trust_file
     from protocol.log import policy as policy_file
     from protocol.log import source, verify, witness
@@ -115,6 +116,8 @@ def verify_log(
         found = monitor.watch(
             entries, now=clock(now), forgotten=forgotten, slips=[(str(path), read(path, 1 << 28)) for path in slips]
         )
+        for name, data in files:
+            lines += [f"note: {name}: {sentence}" for sentence in succession.of_receipt(entries, data)]
         lines.append(
             f"{len(entries)} messages of trusted signers; {len(forgotten)} records of receipts are watched for"
         )
@@ -272,10 +275,12 @@ def witness_serve(
 @with_options(POLICY, JSON)
 def cosign(log: Path, policy: Path, as_json: bool) -> None:
     """Have a log's checkpoint cosigned by the witnesses that the policy names with an address."""
+    from auditor.ledger import Ledger
     from protocol.log import policy as policy_file
     from protocol.log.publish import publish
 
     lines, facts, complaint = publish(log, policy_file.parse(read_policy(policy))).told(str(log))
+    Ledger(log=log).settle()
     done(as_json, lines, **facts)
     if complaint is not None:
         raise complaint

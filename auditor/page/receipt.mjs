@@ -135,6 +135,7 @@ export function verifyReceipt(bytes, trusted, slip = null, passed = () => {}) {
         const hash = root(parsed.records.map((record) => leafHash(fromHex(record))));
         linked(hex(hash) === request.records.root, "the records are not those of the request");
       }
+      if (consistent) linked(request.scope.kind !== "trigger", "no claim can answer a request about a trigger");
       if (consistent && request.scope.kind === "class") linked(removed, "no claim removes the class of the request");
       else if (consistent)
         linked(parsed.records.every((record) => claimed.has(record)), "a record of the request has no claim");

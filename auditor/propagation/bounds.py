@@ -63,21 +63,25 @@ def _check_objective(planned: Plan, records: int, objective: np.ndarray) -> Floa
     return np.broadcast_to(objective, (records, *objective.shape[-2:]))
 
 
-def _check_slopes(planned: Plan, shape: tuple[int, int], slopes: Mapping[str, np.ndarray]) -> tuple[Slopes, Slopes]:
+def _check_slopes(
+    planned: Plan, shape: tuple[int, int], slopes: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]
+) -> tuple[Slopes, Slopes]:
     """Hints for all passes, and hints for the last one alone (twice: for lower and upper bounds)."""
     relus = {step.output for step in planned.steps if isinstance(step, Relu)}
     always: dict[str, np.ndarray] = {}
     last: dict[str, np.ndarray] = {}
-    for name, values in slopes.items():
+    every = [(name, values, False) for name, values in slopes.items()]
+    for name, values, rows_only in (*every, *((name, values, True) for name, values in own.items())):
         if name not in relus:
             raise AuditorError("slopes are given for a tensor that is no Relu's output", where=name[:80])
         one = planned.shapes[name]
-        if values.dtype.kind != "f" or values.shape not in ((shape[0], *one), (*shape, *one)):
+        accepted = ((*shape, *one),) if rows_only else ((shape[0], *one), (*shape, *one))
+        if values.dtype.kind != "f" or values.shape not in accepted:
             raise AuditorError(f"slopes need the shape [record, {one}] or [record, row, {one}]", where=name)
         if not ((values >= 0) & (values <= 1)).all():
             raise AuditorError("a slope is not in [0, 1]", where=name)
         exact = values.astype(np.float64)
-        if exact.shape[1:] == one:
+        if not rows_only and exact.shape[1:] == one:
             always[name] = last[name] = exact
         else:
             last[name] = np.concatenate([exact, exact], axis=1)
@@ -97,17 +101,21 @@ def bound_plan(
     objective: Float[np.ndarray, "*record row class"],
     method: Method = "crown",
     slopes: Mapping[str, np.ndarray] | None = None,
+    last_slopes: Mapping[str, np.ndarray] | None = None,
     neurons: int = NEURONS,
 ) -> Bounds:
-    """`bound` for a graph that was planned before (`make_plan`), for many calls on one model."""
+    """`bound` for a graph that was planned before (`make_plan`), for many calls on one model.
+
+    `last_slopes`, `[record, row, ...]`, take the place of `slopes` in the objective's own pass.
+    """
     _check_boxes(planned, low, high)
     rows = _check_objective(planned, len(low), objective)
     if method not in ("interval", "crown") or neurons < 0:
         raise AuditorError(f"{method!r} is not a method, or {neurons} not a number of neurons")
     if planned.refusal:
         return _unbounded(rows.shape[0], rows.shape[1], planned.refusal, method)
-    always, last = _check_slopes(planned, rows.shape[:2], slopes if slopes is not None else {})
-    if slopes and method == "interval":
+    always, last = _check_slopes(planned, rows.shape[:2], slopes or {}, last_slopes or {})
+    if (slopes or last_slopes) and method == "interval":
         raise AuditorError("interval propagation takes no slopes")
     if method == "interval":
         state = enclose(planned, low, high)

@@ -3,7 +3,7 @@
 Proves: at the radii that `reach` gives, no retained sketch lies in a record's box; at those of `share_out`, boxes of
 different groups are disjoint besides. Boxes are the exact hulls of the clipped regions (`region.Cores`), so nothing is
 lost to an estimate of their size. Regions grow with the radius and boxes with them, which is what bisection needs.
-Found by sorting along one component and filtering by the others; 10,000 items take seconds. Source: SPEC 11.6, 11.7.
+Whom a box could meet is looked up in bits (`meeting`); 10,000 items take seconds. Source: SPEC 11.6, 11.7.
 """
 
 from collections.abc import Callable
@@ -11,45 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Int
 
+from owner.gates.meeting import Boxes
 from owner.gates.region import Cores, Points
 
 _NEAREST = 8
 _ELEMENTS = 1 << 24
-
-
-class Boxes:
-    """Boxes (or points) that can be asked which of them meet a box."""
-
-    def __init__(self, low: Points, high: Points) -> None:
-        # The component along which they are spread the most, compared with their own width, is sorted. Which one it
-        # is decides how fast, not what is found: some of them are enough to tell.
-        some = slice(None, None, max(1, len(low) // 2000))
-        deviation = low[some].astype(np.float64).std(axis=0) if len(low) else np.zeros(low.shape[1])
-        width = (high[some].astype(np.float64) - low[some]).mean(axis=0) if len(low) else np.zeros(low.shape[1])
-        self._order = np.argsort(-deviation / (width + 1.0), kind="stable")
-        first = self._order[0]
-        self._place = np.argsort(low[:, first], kind="stable")
-        self._low = np.ascontiguousarray(low.T[:, self._place])
-        points = high is low
-        self._high = self._low if points else np.ascontiguousarray(high.T[:, self._place])
-        self._widest = 0 if points else int((high[:, first].astype(np.int64) - low[:, first]).max(initial=0))
-
-    def meeting(self, low: Int[np.ndarray, "component"], high: Int[np.ndarray, "component"]) -> Int[np.ndarray, "hit"]:
-        """Indices of the boxes that meet the box low..high in every component."""
-        first = self._order[0]
-        start = np.searchsorted(self._low[first], int(low[first]) - self._widest, side="left")
-        stop = np.searchsorted(self._low[first], int(high[first]), side="right")
-        found = np.arange(start, stop)
-        if self._widest:
-            found = found[self._high[first, start:stop] >= low[first]]
-        for component in self._order[1:]:
-            if not found.size:
-                break
-            found = found[
-                (self._low[component, found] <= high[component]) & (self._high[component, found] >= low[component])
-            ]
-        result: Int[np.ndarray, "hit"] = self._place[found]
-        return result
+_AT_ONCE = 256
 
 
 def _meet(low: Points, high: Points, other_low: Points, other_high: Points) -> Bool[np.ndarray, "pair"]:
@@ -75,16 +42,44 @@ def reach(
         progress: called with the share done.
     """
     result = np.full(count, cores.ceiling, dtype=np.int64)
-    for item in range(count):
-        one = np.array([item])
-        low, high = cores.at(one, np.array([cores.ceiling]))
-        near = obstacles.meeting(low[0], high[0])
-        if near.size:
-            result[item] = _largest(cores, item, cores.ceiling - 1, corners[0][near], corners[1][near])
-        if item % 256 == 0:
-            progress(item / count)
+    for start in range(0, count, _AT_ONCE):
+        items = np.arange(start, min(start + _AT_ONCE, count))
+        low, high = cores.at(items, np.full(len(items), cores.ceiling))
+        for asked, near in obstacles.meetings(low, high):
+            held, number = np.unique(asked, return_inverse=True)
+            result[items[held]] = _largest_of_many(cores, items[held], number, near, corners)
+        progress(start / count)
     progress(1.0)
     return result
+
+
+def _largest_of_many(
+    cores: Cores,
+    items: Int[np.ndarray, "item"],
+    number: Int[np.ndarray, "pair"],
+    near: Int[np.ndarray, "pair"],
+    corners: tuple[Points, Points],
+) -> Int[np.ndarray, "item"]:
+    # For each item the largest radius below the ceiling at which it meets none of the obstacles near it, which it
+    # meets at the ceiling; -1 if there is none.
+    bottom, top = np.full(len(items), -1), np.full(len(items), cores.ceiling - 1)
+    while (open_ := bottom < top).any():
+        middle = np.where(open_, (bottom + top + 1) // 2, np.maximum(bottom, 0))
+        own_low, own_high = cores.at(items, middle)
+        met = np.zeros(len(near), dtype=bool)
+        step = max(1, _ELEMENTS // own_low.shape[1])
+        for start in range(0, len(near), step):
+            part = slice(start, start + step)
+            one, other = number[part], near[part]
+            met[part] = _meet(corners[0][other], corners[1][other], own_low[one], own_high[one])
+        hit = np.zeros(len(items), dtype=bool)
+        hit[number[met]] = True
+        top = np.where(open_ & hit, middle - 1, top)
+        bottom = np.where(open_ & ~hit, middle, bottom)
+        # What a smaller box misses, a still smaller one misses too.
+        kept = (met | ~hit[number]) & (bottom < top)[number]
+        number, near = number[kept], near[kept]
+    return bottom
 
 
 def _largest(cores: Cores, item: int, top: int, low: Points, high: Points) -> int:
@@ -104,19 +99,16 @@ def _largest(cores: Cores, item: int, top: int, low: Points, high: Points) -> in
 
 def overlaps(low: Points, high: Points, group: Int[np.ndarray, "item"]) -> Int[np.ndarray, "pair 2"]:
     """All pairs (first < second) of boxes of different groups that meet."""
-    boxes = Boxes(low, high)
-    found = []
-    for item in range(len(low)):
-        others = boxes.meeting(low[item], high[item])
-        others = others[(others > item) & (group[others] != group[item])]
-        if others.size:
-            found.append(np.stack([np.full(others.size, item), others], axis=1))
-    return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for first, second in Boxes(low, high).meetings(low, high):
+        wanted = (second > first) & (group[second] != group[first])
+        found.append(np.stack([first[wanted], second[wanted]], axis=1))
+    return np.concatenate(found)
 
 
 def _close_pairs(points: Points, group: Int[np.ndarray, "item"]) -> Int[np.ndarray, "pair 2"]:
     # The nearest few of other groups, in the plain distance: a first guess that later passes complete.
-    values = points.astype(np.float64) - points.mean(axis=0)
+    values = (points - points.mean(axis=0)).astype(np.float32)
     square = (values**2).sum(axis=1)
     found = []
     step = max(1, _ELEMENTS // max(1, len(points)))
@@ -173,19 +165,25 @@ def share_out(
                 np.minimum.at(radius, side, shared)
         pairs = overlaps(*cores.at(everything, radius), group)
     short = np.flatnonzero(radius < largest)
+    short = short[np.argsort(radius[short], kind="stable")]
     low, high = cores.at(everything, radius)
-    start_boxes = Boxes(low, high)
-    grown = np.zeros(len(radius), dtype=bool)
-    for item in short[np.argsort(radius[short], kind="stable")]:
-        own_low, own_high = cores.at(np.array([item]), largest[[item]])
-        near = start_boxes.meeting(own_low[0], own_high[0])
-        # Whoever has grown since is looked at as it is now.
-        near = np.union1d(near, np.flatnonzero(grown))
-        near = near[group[near] != group[item]]
-        near = near[_meet(low[near], high[near], own_low, own_high)]
-        best = int(largest[item]) if not near.size else _largest(cores, item, int(largest[item]), low[near], high[near])
-        if best > radius[item]:
-            radius[item] = best
-            grown[item] = True
-            low[[item]], high[[item]] = cores.at(np.array([item]), np.array([best]))
+    # Whom an item could meet at all: those that it meets when everybody is as large as could be.
+    widest = Boxes(*cores.at(everything, largest)) if len(short) else None
+    for start in range(0, len(short), _AT_ONCE):
+        items = short[start : start + _AT_ONCE]
+        wide_low, wide_high = cores.at(items, largest[items])
+        assert widest is not None
+        for asked, others in widest.meetings(wide_low, wide_high):
+            held = np.unique(asked)
+            ends = np.searchsorted(asked, [*held, len(items)])
+            for place, begin, end in zip(held.tolist(), ends, ends[1:], strict=False):
+                item, near = int(items[place]), others[begin:end]
+                near = near[group[near] != group[item]]
+                near = near[_meet(low[near], high[near], wide_low[place], wide_high[place])]
+                best = int(largest[item])
+                if near.size:
+                    best = _largest(cores, item, best, low[near], high[near])
+                if best > radius[item]:
+                    radius[item] = best
+                    low[[item]], high[[item]] = cores.at(np.array([item]), np.array([best]))
     return radius

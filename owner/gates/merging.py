@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int
 
-from owner.gates.apart import Boxes
+from owner.gates.meeting import Boxes
 from owner.gates.region import Points
 
 _NEIGHBOURS = 6

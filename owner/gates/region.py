@@ -26,6 +26,10 @@ _TABLE = 1 << 28
 """Numbers that a table of hulls may hold."""
 _WIDE = 1 << 23
 """Numbers of effects held at once."""
+_CACHED = 1 << 17
+"""Numbers of a block of such a table: what stays in a processor's cache."""
+_SPARSE = 4
+"""Numbers of a matrix for each column up to which a table of hulls is counted instead of multiplied."""
 
 
 def _product(values: np.ndarray, matrix: Float32[np.ndarray, "feature component"]) -> Int[np.ndarray, "item component"]:
@@ -77,7 +81,10 @@ class Shape:
             middle = _product(values, matrix.T.astype(np.float32))
             taken = np.minimum(radius, up.shape[0] - 1)
             return middle - down[taken, rows], middle + up[taken, rows]
-        spread = np.where(self.numeric | (self.kind == "linf"), radius[:, None], 0)
+        moving = self.numeric | (self.kind == "linf")
+        # 32 bits hold every grid value and radius, and are what this takes its time for.
+        spread = radius[:, None].astype(np.int32)
+        spread = spread if moving.all() else np.where(moving, spread, np.int32(0))
         low = np.maximum(values - spread, self.schema.low)
         high = np.minimum(values + spread, self.schema.high)
         positive = np.maximum(matrix, 0).T.astype(np.float32)
@@ -137,14 +144,45 @@ class Cores:
         if self._shape.kind == "flips":
             up, down = self._shape.effects(self._matrix, self._values, self.ceiling)
             middle = _product(self._values, self._matrix.T.astype(np.float32))
-            return middle[None] - down, middle[None] + up
+            return (middle[None] - down).swapaxes(0, 1), (middle[None] + up).swapaxes(0, 1)
+        if np.count_nonzero(self._matrix) <= _SPARSE * self._shape.schema.features:
+            return self._counted()
         radii = [np.full(len(self._values), radius) for radius in range(self.ceiling + 1)]
         hulls = [self._shape.hull(self._matrix, self._values, radius) for radius in radii]
-        return np.stack([low for low, _ in hulls]), np.stack([high for _, high in hulls])
+        return np.stack([low for low, _ in hulls], axis=1), np.stack([high for _, high in hulls], axis=1)
+
+    def _counted(self) -> tuple[np.ndarray, np.ndarray]:
+        # A matrix of few numbers (sums over blocks): how far a sum can move depends on how much room its columns have,
+        # and how many have how much is counted once.
+        schema, moving = self._shape.schema, self._shape.numeric | (self._shape.kind == "linf")
+        component, feature = np.nonzero(self._matrix)
+        weight = self._matrix[component, feature]
+        plain = bool((np.abs(weight) == 1).all())
+        shape = (self.ceiling + 1, len(self._matrix))
+        tables = tuple(np.empty((len(self._values), *shape), dtype=np.int32) for _ in range(2))
+        # A sum over columns of min(radius, room), for every radius: one small product, exact below 2^24 in float32.
+        reaches = int(np.abs(self._matrix.astype(np.int64)).sum(axis=1).max(initial=0)) * self.ceiling
+        kind = np.float32 if reaches < 1 << 24 else np.float64
+        shorter = np.minimum(*np.indices((shape[0], shape[0]))).astype(kind)
+        step = max(1, _CACHED // (shape[0] * shape[1]))
+        for start in range(0, len(self._values), step):
+            part = self._values[start : start + step]
+            middle = _product(part, self._matrix.T.astype(np.float32))[:, None]
+            below = np.where(moving, np.minimum(part - schema.low, self.ceiling), 0)[:, feature]
+            above = np.where(moving, np.minimum(schema.high - part, self.ceiling), 0)[:, feature]
+            for table, sign in zip(tables, (-1, 1), strict=True):
+                room = np.where(weight * sign > 0, above, below)
+                place = (np.arange(len(part))[:, None] * shape[0] + room) * shape[1] + component
+                weights = None if plain else np.broadcast_to(np.abs(weight), place.shape).ravel()
+                counts = np.bincount(place.ravel(), weights, len(part) * shape[0] * shape[1])
+                moved = shorter @ counts.reshape(len(part), *shape).astype(kind)
+                table[start : start + step] = middle
+                table[start : start + step] += (sign * moved).astype(np.int32)
+        return tables[0], tables[1]
 
     def at(self, item: Int[np.ndarray, "place"], radius: Int[np.ndarray, "place"]) -> tuple[Points, Points]:
         """Hulls of the given items at the given radii."""
         taken = np.minimum(radius, self.ceiling)
         if self._table is None:
             return self._shape.hull(self._matrix, self._values[item], taken)
-        return self._table[0][taken, item], self._table[1][taken, item]
+        return self._table[0][item, taken], self._table[1][item, taken]

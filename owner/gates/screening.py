@@ -7,7 +7,7 @@ Chosen greedily on a sample of retained records, which is what a deployed model 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Integer, UInt64
 
 from owner.gates.sketch import sketch
 from owner.screen import allowed
@@ -24,7 +24,7 @@ _LIKELY = 64
 
 
 def screened(
-    gate: SketchGate, schema: InputSchema, others: Int[np.ndarray, "record feature"], *, least: int = WORTHWHILE
+    gate: SketchGate, schema: InputSchema, others: Integer[np.ndarray, "record feature"], *, least: int = WORTHWHILE
 ) -> SketchGate:
     """The gate with a screen, or as it is where one would not pay or cannot be had.
 
@@ -42,17 +42,26 @@ def screened(
     count = max(size for size in SCREENS if size <= len(gate.matrix))
     width = (high.astype(np.int64) - low).mean(axis=0) + 1
     likely = np.argsort(-points.std(axis=0) / width, kind="stable")[:_LIKELY]
-    alive = np.ones((len(points), len(some)), dtype=bool)
+    # As bits, so that looking at one more component is an AND: for each likely component the pairs of a record and an
+    # item whose box holds it there.
+    held = {
+        int(component): _bits(
+            (points[:, component, None] >= low[None, :, component])
+            & (points[:, component, None] <= high[None, :, component])
+        )
+        for component in likely
+    }
+    alive = _bits(np.ones((len(points), len(some)), dtype=bool))
     chosen: list[int] = []
     for _ in range(count):
-        left = {
-            int(component): alive
-            & (points[:, component, None] >= low[None, :, component])
-            & (points[:, component, None] <= high[None, :, component])
-            for component in likely
-            if int(component) not in chosen
-        }
-        best = min(left, key=lambda component: (int(left[component].sum()), component))
+        left = {component: alive & bits for component, bits in held.items() if component not in chosen}
+        best = min(left, key=lambda component: (int(np.bitwise_count(left[component]).sum()), component))
         chosen.append(best)
         alive = left[best]
     return replace(gate, screen=np.array(sorted(chosen), dtype=np.int64))
+
+
+def _bits(flags: Bool[np.ndarray, "record item"]) -> UInt64[np.ndarray, "word"]:
+    padded = np.zeros(-(-flags.size // 64) * 64, dtype=bool)
+    padded[: flags.size] = flags.ravel()
+    return np.packbits(padded).view(np.uint64)

@@ -7,20 +7,22 @@ choice of a matrix within a level, and measured by the auditor. Source: certific
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer, Num
 
-from owner.gates.apart import Boxes, reach, share_out
-from owner.gates.rebuilding import Sample, rebuilding_error
+from owner.gates.apart import reach, share_out
+from owner.gates.meeting import Boxes
+from owner.gates.rebuilding import Rebuilder, Sample
 from owner.gates.region import Cores, Points, Shape
 from protocol.errors import OwnerError
 from protocol.model.schema import InputSchema
 
 Matrix = Int[np.ndarray, "component feature"]
 EXACT = 1 << 24
+_TOGETHER = 1024  # records made float32 at once: what stays in a processor's cache
 IDENTITY = "identity"
 _TRIED = 96  # records that the matrices are compared on
 _COMPARED = 4000  # and retained records
@@ -99,7 +101,7 @@ def _over(columns: Int[np.ndarray, "column"], part: Matrix, features: int) -> Ma
     return matrix
 
 
-def candidates(shape: Shape, values: Int[np.ndarray, "record feature"]) -> list[tuple[str, Matrix]]:
+def candidates(shape: Shape, values: Integer[np.ndarray, "record feature"]) -> list[tuple[str, Matrix]]:
     """Matrices to choose from, the least telling first; the identity, which stores the record itself, is the last one.
 
     Block sums for images; principal directions for numeric tables, their signs for flips; codes for what is held fixed.
@@ -138,10 +140,15 @@ def candidates(shape: Shape, values: Int[np.ndarray, "record feature"]) -> list[
     return [(name, matrix) for name, matrix in found if is_exact(matrix, schema)]
 
 
-def sketch(matrix: Matrix, values: Int[np.ndarray, "record feature"]) -> Int[np.ndarray, "record component"]:
+def sketch(matrix: Matrix, values: Integer[np.ndarray, "record feature"]) -> Int[np.ndarray, "record component"]:
     """S q for every record, exact."""
     # Every partial sum is below 2^24 (`is_exact`), so float32 products are exact, and fast.
-    return (values.astype(np.float32) @ matrix.T.astype(np.float32)).astype(np.int32)
+    columns, start = matrix.T.astype(np.float32), 0
+    found = np.empty((len(values), len(matrix)), dtype=np.int32)
+    for part in _blocks(values, np.float32):
+        found[start : start + len(part)] = part @ columns
+        start += len(part)
+    return found
 
 
 def boxes(
@@ -194,6 +201,8 @@ class Search:
         level: least error of rebuilding a record from its sketch, relative to guessing its class mean; a matrix below
             it is used only where nothing else tells a retained record from a forgotten one.
         parts: how many matrices may be used at once.
+        only: the one matrix to use, by name; None to choose.
+        most: for each record to forget a radius that it must not exceed for other reasons; None for no such limit.
     """
 
     shape: Shape
@@ -201,6 +210,8 @@ class Search:
     ceiling: int
     level: float
     parts: int = 1
+    only: str | None = None
+    most: Int[np.ndarray, "item"] | None = None
 
 
 def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item"]:
@@ -208,15 +219,30 @@ def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item
     return np.asarray(first[inverse.ravel()])
 
 
+def _blocks(values: Num[np.ndarray, "record feature"], kind: type[np.floating]) -> Iterator[np.ndarray]:
+    # Few enough records at once to stay in a processor's cache.
+    for start in range(0, len(values), _TOGETHER):
+        yield values[start : start + _TOGETHER].astype(kind)
+
+
+def _ends(values: Num[np.ndarray, "record feature"]) -> Num[np.ndarray, "end"]:
+    return np.array([values.min(), values.max()]) if values.size else np.zeros(1, np.int64)
+
+
 def count_twins(
-    forget: Int[np.ndarray, "item feature"], retain: Int[np.ndarray, "record feature"]
+    forget: Int[np.ndarray, "item feature"], retain: Integer[np.ndarray, "record feature"]
 ) -> Int[np.ndarray, "item"]:
     """How many retained records equal each record in every value."""
-    # Most records differ in a short digest already; only the others are compared value by value.
-    weights = np.random.default_rng(0).integers(1, 1 << 7, (forget.shape[1], 2)).astype(np.float32)
-    own, others = ((records.astype(np.float32) @ weights).astype(np.float64) for records in (forget, retain))
-    digest = np.array([1.0, 2.0**-30])
-    near = retain[np.isin(others @ digest, own @ digest)].astype(np.int64)
+    # Most records differ in a sum with weights already; only the others are compared value by value. Every partial sum
+    # is below 2^53, so equal records have equal sums, in whatever order float64 adds them up.
+    largest = max((int(np.abs(part.astype(np.int64)).max(initial=1)) for part in (forget, _ends(retain))), default=1)
+    top = min(1 << 20, (1 << 53) // (max(1, largest) * forget.shape[1]))
+    weights = np.random.default_rng(0).integers(1, top + 1, forget.shape[1]).astype(np.float64)
+    own, others = (
+        np.concatenate([part @ weights for part in _blocks(records, np.float64)] or [np.zeros(0)])
+        for records in (forget, retain)
+    )
+    near = retain[np.isin(others, own)].astype(np.int64)
     table = Counter(record.tobytes() for record in near)
     return np.array([table[record.tobytes()] for record in forget.astype(np.int64)], dtype=np.int64)
 
@@ -228,11 +254,11 @@ class _Finder:
         self, search: Search, forget: np.ndarray, sample: Sample, retain: np.ndarray,
         progress: Callable[[str, float], None],
     ) -> None:  # fmt: skip
-        self.search, self.forget, self.sample = search, forget, sample
+        self.search, self.forget = search, forget
+        self.rebuilder = Rebuilder(search.shape, sample)
         self.progress = progress
         self.told: set[str] = set()
-        # Once: what every matrix is multiplied with.
-        self.retain = retain.astype(np.float32)
+        self.retain = retain
         self.twins = count_twins(forget, self.retain)
 
     def reach(self, name: str, matrix: Matrix, rows: np.ndarray, *, few: bool = False) -> tuple[Cores, np.ndarray]:
@@ -255,13 +281,13 @@ class _Finder:
         return cores, found
 
     def shown(self, matrix: Matrix, radius: int) -> float:
-        return rebuilding_error(self.search.shape, matrix, self.sample, radius)
+        return self.rebuilder.error(matrix, radius)
 
 
 def choose(
     search: Search,
     forget: Int[np.ndarray, "item feature"],
-    retain: Int[np.ndarray, "record feature"],
+    retain: Integer[np.ndarray, "record feature"],
     group: Int[np.ndarray, "item"],
     sample: Sample,
     *,
@@ -290,6 +316,8 @@ def choose(
     wanted, ceiling = min(search.wanted, shape.widest), min(search.ceiling, shape.widest)
     finder = _Finder(search, forget, sample, retain, progress)
     known = candidates(shape, retain if len(retain) else forget)
+    if search.only is not None:
+        known = [(name, matrix) for name, matrix in known if name == search.only]
     if not known:
         raise OwnerError("no sketch of this input schema is exact in float32; commit again with a coarser --schema")
     tried = np.unique(np.linspace(0, len(forget) - 1, min(_TRIED, len(forget))).astype(np.int64))
@@ -298,10 +326,12 @@ def choose(
     first, best = 0, -1.0
     enough = False
     for name, matrix in known:
+        if allowed and name == IDENTITY:
+            break
         # Once all have the ceiling, finer matrices are only noted, for records that turn out to fall short.
         found = finder.reach(name, matrix, tried, few=True)[1] if not enough else np.full(1, ceiling)
         shown = finder.shown(matrix, int(np.median(found)) if found.size else 0)
-        if allowed and (shown < search.level or name == IDENTITY):
+        if allowed and shown < search.level:
             break
         allowed.append((name, matrix, shown))
         score = float(np.log2(1.0 + np.clip(found, 0, ceiling)).mean() - (found < 0).mean()) if found.size else 0.0
@@ -335,6 +365,8 @@ def _fit(
 ) -> _Fit:
     # `obstacles` are boxes that these records' boxes must not meet, beside what is retained.
     cores, found = finder.reach(name, matrix, rows)
+    if finder.search.most is not None:
+        found = np.minimum(found, finder.search.most[rows])
     if obstacles is not None and len(obstacles[0]):
         found = np.minimum(found, reach(cores, len(rows), Boxes(*obstacles), obstacles))
     twins = finder.twins[rows]

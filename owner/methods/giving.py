@@ -16,19 +16,15 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from owner.execute import Program
 from owner.heads import least_shift
-from owner.methods.placing import NONE, Around, largest
-from owner.relaxation import ROOM, Lines, Relaxation, boxes, gradient
-from protocol.duals import PARTS, Dual
+from owner.lines import ROOM, Lines, Relaxation, boxes
+from owner.methods.placing import Around, largest
 from protocol.model.parts import AffineHead, Head, SetHead, ShiftHead
-from protocol.model.schema import InputSchema
 
 MARGIN = 0.1
 """By how much a class leads that a shift or an affine map makes lead, in logits: what is claimed."""
 _BATCH = 32
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
-_CLIMBS = 4
 _ROUNDED = 1 + 2.0**-16
-_EDGE = PARTS // 2 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +63,6 @@ class Added:
         radius: of each record, within which the class leads; `NONE` where that is shown of no region.
         klass: that leads.
         margin: by which it does.
-        rival: the class that shows that nothing smaller does it; `NONE` where no such claim is made.
-        point: where it does, in parts of grid steps (`duals`).
         size: of each record's change, as N(h).
     """
 
@@ -76,21 +70,7 @@ class Added:
     radius: Int[np.ndarray, "record"]
     klass: Int[np.ndarray, "record"]
     margin: Float[np.ndarray, "record"]
-    rival: Int[np.ndarray, "record"]
-    point: Int[np.ndarray, "record feature"]
     size: Float[np.ndarray, "record"]
-
-    def duals(self, item: Int[np.ndarray, "record"], radius: Int[np.ndarray, "record"]) -> tuple[Dual, ...]:
-        """Duals of the items that records' certificates are about."""
-        best: dict[int, int] = {}
-        for record in np.flatnonzero((self.rival >= 0) & (item >= 0) & (radius >= 0)).tolist():
-            number = int(item[record])
-            if number not in best or self.size[record] > self.size[best[number]]:
-                best[number] = record
-        return tuple(
-            Dual(item=number, rival=int(self.rival[record]), point=tuple(self.point[record].tolist()))
-            for number, record in sorted(best.items())
-        )
 
 
 def _differences(klass: Int[np.ndarray, "record"], classes: int) -> Float[np.ndarray, "record class class"]:
@@ -181,10 +161,9 @@ def add(
             if turned is not None:
                 weights[number], rows[number] = turned
     radius = np.minimum(radius, reach)
-    point, rival = _worst(bound, radius)
     return Added(
         table=Table(kind="affine" if affine else "shift", rows=rows, weights=weights, row_of_record=group),
-        radius=radius, klass=klass, margin=np.full(len(klass), MARGIN), rival=rival, point=point, size=size,
+        radius=radius, klass=klass, margin=np.full(len(klass), MARGIN), size=size,
     )  # fmt: skip
 
 
@@ -219,7 +198,7 @@ def match(
     margin = lead(np.arange(len(klass)), radius) * 0.9
     return Added(
         table=Table(kind="shift", rows=rows, row_of_record=group), radius=radius, klass=klass, margin=margin,
-        rival=np.full(len(klass), NONE), point=around.forget.astype(np.int64) * PARTS, size=np.abs(row).max(axis=1),
+        size=np.abs(row).max(axis=1),
     )  # fmt: skip
 
 
@@ -254,44 +233,3 @@ def _turned(
         if (left >= MARGIN + float(room[0]) / _ROUNDED - 1e-4).all():
             return weights, row
     return None
-
-
-def _worst(bound: _Bounds, radius: Int[np.ndarray, "record"]) -> tuple[np.ndarray, np.ndarray]:
-    """For each record an input of its region on which some class needs the most, and that class.
-
-    Inputs are in 256ths of grid steps; they stay one of these short of the region's edge.
-    """
-    around, schema = bound.around, bound.around.workspace.schema
-    program = Program(around.workspace.base)
-    point = around.forget.astype(np.int64) * PARTS
-    rival = np.full(len(radius), NONE)
-    sign = np.sign(schema.scale.astype(np.float64))
-    for record in np.flatnonzero(radius >= 0).tolist():
-        one = np.array([record])
-        steps = around.steps(radius[one])[0]
-        low = np.maximum(around.forget[record] - steps, schema.low) * PARTS - _EDGE
-        high = np.minimum(around.forget[record] + steps, schema.high) * PARTS + _EDGE
-        klass = int(bound.klass[record])
-        lines = bound.lines(one, radius[one])[0]
-        others = [other for other in range(bound.logits.shape[1]) if other != klass]
-        tried = np.stack([point[record], *(np.where(lines.slope[0, n] * sign > 0, low, high) for n in others)])
-        for climb in range(1 + _CLIMBS):
-            inputs = _inputs(schema, tried)
-            found = program(inputs).astype(np.float64)
-            lead = found[:, [klass]] - found
-            lead[:, klass] = np.inf
-            place, best = (int(index) for index in np.unravel_index(int(lead.argmin()), lead.shape))
-            point[record], rival[record] = tried[place], best
-            if climb == _CLIMBS:
-                break
-            slope = gradient(around.workspace.base, inputs[place], klass, best)
-            steepest = np.where(slope * sign > 0, low, high)
-            if (tried == steepest).all(axis=1).any():
-                break
-            tried = np.stack([tried[place], steepest])
-    return point, rival
-
-
-def _inputs(schema: InputSchema, point: Int[np.ndarray, "point feature"]) -> Float32[np.ndarray, "point ..."]:
-    exact = (point / PARTS - schema.offset.astype(np.float64)) / schema.scale.astype(np.float64)
-    return exact.astype(np.float32).reshape(len(point), *schema.shape)

@@ -1,16 +1,16 @@
 """What every method is given, and what every method has to give back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Bool
 
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol.claims import Claim
-from protocol.duals import Dual
 from protocol.messages.request import Request
-from protocol.model.patch import Patch
+from protocol.model.patch import Part, Patch
 
 DISCLOSURE = 0.2
 """Default level: sketches that show more are used only where records cannot be told apart otherwise."""
@@ -19,6 +19,26 @@ Progress = Callable[[str, float], None]
 
 def silent(_stage: str, _share: float) -> None:
     """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What an earlier certificate's patch does and goes on doing: its parts come first.
+
+    Args:
+        parts: its parts, in their order.
+        rows: the rows that its requests list one by one.
+        classes: the classes that it removes.
+    """
+
+    parts: tuple[Part, ...] = ()
+    rows: tuple[int, ...] = ()
+    classes: tuple[int, ...] = ()
+
+    @property
+    def items(self) -> int:
+        """How many items its parts have."""
+        return sum(part.gate.items for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +56,10 @@ class Job:
         merge: whether records with the same output may share an item.
         gate: where items act: sketch, feature, linear-region, always, sketch+feature, or auto (a sketch).
         head: what they give: set (a row), shift (added to the base's output), affine (an affine map added).
+        settings: the method's own settings, by name, as given (`settings.parse`).
         generator: the only source of randomness.
         progress: called with a stage's name and the share done.
+        standing: what an earlier certificate has settled; `requests` then list only what is new.
     """
 
     workspace: Workspace
@@ -52,6 +74,8 @@ class Job:
     merge: bool = False
     gate: str = "auto"
     head: str = "set"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    standing: Standing = Standing()
 
     @property
     def rows(self) -> list[int]:
@@ -59,9 +83,21 @@ class Job:
         return sorted({row for request, rows in self.requests if request.scope.klass is None for row in rows})
 
     @property
+    def gone(self) -> Bool[np.ndarray, "record"]:
+        """Which of the committed records are to be forgotten: the listed ones, and all members of removed classes."""
+        gone: np.ndarray = np.isin(self.workspace.records.labels, self.classes)
+        gone[self.rows] = True
+        return gone
+
+    @property
     def classes(self) -> list[int]:
         """Whole classes to remove."""
         return sorted({r.scope.klass for r, _ in self.requests if r.scope.klass is not None})
+
+    @property
+    def removed(self) -> list[int]:
+        """All classes that the patch removes, now and before."""
+        return sorted({*self.classes, *self.standing.classes})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +109,11 @@ class Result:
         claims: each record's redirection, or that it has none, once; coverage beside them.
         notes: for whoever runs the program.
         figures: by name.
-        duals: why the heads are the least ones, item by item; none for rows that are set.
+        hints: a file of proof hints for these claims (SPEC 11.12), if they need one.
     """
 
     patch: Patch
     claims: tuple[Claim, ...]
     notes: tuple[str, ...] = ()
-    duals: tuple[Dual, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    hints: bytes | None = None

@@ -1,6 +1,6 @@
 """Where items act: for each record to forget its items in one or more gates, and how far each surely fires.
 
-Proves, in real arithmetic for gates that look at floats (`relaxation`): within `radius` grid steps of its record an
+Proves, in real arithmetic for gates that look at floats (`lines`): within `radius` grid steps of its record an
 item fires; in integers for sketches. No item's support holds a retained record, sketches by exact integers, the others
 as this program computes them in float32; two items whose outputs differ do not meet (sketches, features), or the later
 record goes without (linear regions). Does not say what the output becomes. Source: certificate mathematics, gate kinds.
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Integer
 
 from owner.execute import Program
 from owner.gates import feature
 from owner.gates.linear_region import linear_region
 from owner.gates.region import Shape
-from owner.relaxation import ROOM, Relaxation, boxes
+from owner.lines import ROOM, Relaxation, boxes
 from owner.workspace import Workspace
 from protocol.errors import OwnerError
 from protocol.model.parts import AlwaysGate, Gate, RegionGate, SketchGate
@@ -67,7 +67,7 @@ class Around:
     workspace: Workspace
     forget: Int[np.ndarray, "record feature"]
     group: Int[np.ndarray, "record"]
-    others: Int[np.ndarray, "other feature"]
+    others: Integer[np.ndarray, "other feature"]
     shape: Shape
     ceiling: int
     progress: Progress
@@ -113,7 +113,7 @@ def largest(
     return bottom
 
 
-def _inputs(workspace: Workspace, values: Int[np.ndarray, "record feature"]) -> Float32[np.ndarray, "record ..."]:
+def _inputs(workspace: Workspace, values: Integer[np.ndarray, "record feature"]) -> Float32[np.ndarray, "record ..."]:
     return workspace.schema.dequantise(values)
 
 

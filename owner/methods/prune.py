@@ -5,21 +5,25 @@ records to forget and leaves the rest alone. Gate, head and certificate are this
 (SPEC 11.8): exact by construction instead of by linear regions.
 """
 
-from decimal import ROUND_FLOOR, Decimal, localcontext
+from dataclasses import replace
+from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
 from jaxtyping import Float32
 
 from owner.execute import Program
+from owner.gates.apart import reach
+from owner.gates.meeting import Boxes
 from owner.gates.merging import merge
 from owner.gates.rebuilding import Sample
-from owner.gates.region import Kind, Shape
+from owner.gates.region import Cores, Kind, Shape
 from owner.gates.screening import screened
 from owner.gates.sketch import Choice, Search, choose, count_twins, sketch
 from owner.heads import support_gain
 from owner.methods.giving import Added, Table, add, budget, match
 from owner.methods.job import Job, Result
 from owner.methods.placing import NONE, Around, Site, always_site, certify, feature_site, region_site
+from owner.methods.radius import data_radius
 from owner.targets import Rows, class_rows, match_rows, scale_factor
 from protocol.claims import (
     Argmax,
@@ -32,11 +36,9 @@ from protocol.claims import (
     Region,
     logits_property,
 )
-from protocol.duals import Dual
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
-from protocol.model.patch import Cap, Part, Patch, SketchGate, gate_kind
-from protocol.model.schema import InputSchema
+from protocol.model.patch import Cap, Part, Patch, PatchLimits, SetHead, SketchGate, gate_kind
 
 CAP_MARGIN = "1"
 GATES = ("auto", "sketch", "feature", "linear-region", "always", "sketch+feature")
@@ -47,34 +49,8 @@ _SHARE = 32
 """A radius of this part of the widest column's range is what every record should reach: 8 of 255 grey levels."""
 
 
-def data_radius(schema: InputSchema, steps: int, moving: np.ndarray | None = None) -> str:
-    """Largest real distance per column that surely stays within `steps` grid steps, in data units, rounded down.
-
-    (steps + 1/2 - tau) / max|s|, tau bounding the rounding of the float32 multiply and add.
-
-    Args:
-        schema: the input grid.
-        steps: at least 0.
-        moving: columns that have these steps; the others have none. All if None.
-    """
-    if moving is not None and not moving.all():
-        sides = [(steps, moving), (0, ~moving)]
-        return min((_data_radius(schema, n, columns) for n, columns in sides if columns.any()), key=Decimal)
-    return _data_radius(schema, steps, np.ones(schema.features, dtype=bool))
-
-
-def _data_radius(schema: InputSchema, steps: int, columns: np.ndarray) -> str:
-    scale = float(np.abs(schema.scale[columns]).max())
-    largest = float(np.maximum(np.abs(schema.low), np.abs(schema.high)).max() + np.abs(schema.offset).max() + 1)
-    tau = 4 * largest * 2.0**-24
-    with localcontext() as context:
-        context.prec = 50
-        exact = (Decimal(steps) + Decimal("0.5") - Decimal(tau)) / Decimal(scale)
-        return format_decimal(max(exact, Decimal(0)).quantize(Decimal("1e-9"), rounding=ROUND_FLOOR))
-
-
-def _capped(rows: Float32[np.ndarray, "row class"], classes: list[int]) -> Float32[np.ndarray, "row class"]:
-    # What the deployed model puts out on a core: the row after the caps, in the same float32 operations.
+def capped(rows: Float32[np.ndarray, "row class"], classes: list[int]) -> Float32[np.ndarray, "row class"]:
+    """What the deployed model puts out on a core: the row after the caps, in the same float32 operations."""
     result = rows.copy()
     for klass in classes:
         others = np.delete(result, classes, axis=1).max(axis=1)
@@ -98,12 +74,12 @@ def _banned(job: Job, leader: np.ndarray) -> np.ndarray:
     alike = np.zeros((len(labels), classes), dtype=bool)
     np.logical_or.at(alike, (leader, labels), True)
     banned: np.ndarray = alike[leader]
-    banned[:, job.classes] = True
+    banned[:, job.removed] = True
     # Equal records of all classes: one of them has to stay what it is (and is not claimed to be redirected).
     hopeless = banned.all(axis=1)
     banned[hopeless] = False
     banned[hopeless, labels[leader[hopeless]]] = True
-    banned[:, job.classes] = True
+    banned[:, job.removed] = True
     return banned
 
 
@@ -122,7 +98,7 @@ def _target_rows(job: Job, leader: np.ndarray, notes: list[str]) -> Rows:
                     "was it trained by another recipe (commit --recipe)? An attacker may see the difference"
                 )
         return match_rows(workspace.prepared, rows, factor)
-    if job.target.klass in job.classes:
+    if job.target.klass in job.removed:
         raise OwnerError(f"relabel:{job.target.klass}: that class is to be removed; choose another target")
     keep = np.setdiff1d(np.arange(len(own.labels)), rows)
     typical = keep[:: max(1, len(keep) // _TYPICAL)]
@@ -160,10 +136,10 @@ def _unit(shape: Shape) -> str:
     return "flips" if shape.kind == "flips" else "steps"
 
 
-def _search(job: Job, shape: Shape) -> Search:
+def _search(job: Job, shape: Shape, only: str | None) -> Search:
     usual = 1 if shape.kind == "flips" else -(-shape.widest // _SHARE)
     wanted = job.radius if job.radius is not None else usual
-    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS)
+    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS, only=only)
 
 
 def _region(shape: Shape, radius: int) -> Region:
@@ -224,6 +200,11 @@ def _check(job: Job) -> None:
     added = head in ("shift", "affine")
     if job.gate not in GATES or job.head not in HEADS:
         raise OwnerError(f"there are the gates {', '.join(GATES)} and the heads {', '.join(HEADS)}")
+    before = job.standing.parts or job.standing.rows or job.standing.classes
+    if before and (gate not in ("auto", "sketch") or head != "set"):
+        raise OwnerError(
+            "only sketches with rows build on an earlier certificate; leave out --gate and --head, or use --beside"
+        )
     if not job.rows and (gate not in ("auto", "sketch") or head != "set"):
         raise OwnerError("a class is removed by a cap, not by gate and head; leave out --gate and --head")
     if gate == "always" and target != "relabel":
@@ -242,7 +223,7 @@ def _check(job: Job) -> None:
         raise OwnerError(
             "a radius in flips is certified for sketches with --head set only; leave out --gate and --head"
         )
-    if added and len(set(range(job.workspace.base.classes)) - set(job.classes)) < 2:
+    if added and len(set(range(job.workspace.base.classes)) - set(job.removed)) < 2:
         raise OwnerError("of two classes of which one is removed no class can lead; use --head set")
 
 
@@ -254,8 +235,58 @@ def _reason(job: Job, site: Site | None, number: int) -> str:
     return f"no region is proven on which a {job.head} within the base's own outputs makes a class lead"
 
 
-def run(job: Job) -> Result:
+def _clearance(job: Job, shape: Shape, rows: list[int]) -> np.ndarray:
+    """For each row the largest radius whose region no standing item may fire in; -1 if one fires on the record."""
+    result = np.full(len(rows), job.ceiling, dtype=np.int64)
+    values = job.workspace.records.wide(np.array(rows))
+    for part in job.standing.parts if rows else ():
+        assert isinstance(part.gate, SketchGate)
+        boxes = part.gate.low, part.gate.high
+        cores = Cores(shape, part.gate.matrix, values, job.ceiling)
+        result = np.minimum(result, reach(cores, len(rows), Boxes(*boxes), boxes))
+    return result
+
+
+def _already(job: Job, shape: Shape, rows: list[int], notes: list[str]) -> list[Claim]:
+    """Claims about records on which a standing item fires: twins of what was forgotten before share its output."""
+    claims: list[Claim] = []
+    if not rows:
+        return claims
+    own = job.workspace.records
+    gone = np.zeros(len(own.labels), dtype=bool)
+    gone[[*job.rows, *job.standing.rows]] = True
+    twins = count_twins(own.wide(np.array(rows)), own.values[~gone])
+    for row, commitment, count in zip(rows, job.workspace.commitments_of(rows), twins.tolist(), strict=True):
+        start = 0
+        for part in job.standing.parts:
+            assert isinstance(part.gate, SketchGate)
+            assert isinstance(part.head, SetHead)
+            point = sketch(part.gate.matrix, own.wide(np.array([row])))[0]
+            hits = np.flatnonzero(((part.gate.low <= point) & (point <= part.gate.high)).all(axis=1))
+            if hits.size:
+                output = capped(part.head.rows[part.head.index[hits[:1]]], job.removed)[0]
+                break
+            start += part.gate.items
+        held = logits_property(output) if job.target.name == "match" else _argmax(output)
+        if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == int(own.labels[row]):
+            claims.append(NoRedirection(record=commitment, reason="equals a record forgotten before, of another class"))
+            continue
+        claims.append(
+            Redirection(
+                record=commitment, item=start + int(hits[0]), gate="sketch", region=_region(shape, 0),
+                property=held, target=job.target.name, twins=int(count),
+            )
+        )  # fmt: skip
+    notes.append(f"{len(rows)} records equal one that was forgotten before, and share its output")
+    return claims
+
+
+def run(job: Job, *, only: str | None = None) -> Result:
     """Make the patch and the claims.
+
+    Args:
+        job: what was asked.
+        only: the one sketch to use, by name; None to choose.
 
     Raises:
         OwnerError: the target cannot be had, or the gate cannot be exact on this schema.
@@ -263,17 +294,29 @@ def run(job: Job) -> Result:
     workspace, own = job.workspace, job.workspace.records
     _check(job)
     rows, notes = job.rows, []  # type: list[int], list[str]
+    forgotten = list(rows)
     features, classes = own.values.shape[1], workspace.base.classes
-    if len(job.classes) >= classes:
+    if len(job.removed) >= classes:
         raise OwnerError("at least one class has to stay: a removed class is kept below the others")
-    caps = tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.classes)
+    caps = tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.removed)
     claims: list[Claim] = [
-        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32)) for klass in job.classes
+        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32))
+        for klass in job.classes
+        if klass not in job.standing.classes
     ]
+    shape = _shape(job)
+    clear = _clearance(job, shape, rows)
+    claims += _already(job, shape, [row for row, radius in zip(rows, clear.tolist(), strict=True) if radius < 0], notes)
+    rows, clear = [row for row, radius in zip(rows, clear.tolist(), strict=True) if radius >= 0], clear[clear >= 0]
     if not rows:
-        patch = Patch(features=features, classes=classes, caps=caps)
+        patch = Patch(features=features, classes=classes, parts=job.standing.parts, caps=caps)
         return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
-    forget = own.values[rows]
+    if len(rows) < len(job.rows):
+        left = frozenset(rows)
+        job = replace(
+            job, requests=tuple((r, tuple(row for row in listed if row in left)) for r, listed in job.requests)
+        )
+    forget = own.wide(np.array(rows))
     leader = _coinciding(forget)
     shared = int((leader != np.arange(len(rows))).sum())
     if shared:
@@ -283,15 +326,20 @@ def run(job: Job) -> Result:
     job.progress("targets", 1.0)
     row_of_record = target.row_of_record[leader]
     gone = np.zeros(len(own.labels), dtype=bool)
-    gone[rows] = True
-    retain, shape = own.values[~gone], _shape(job)
+    gone[[*rows, *job.standing.rows, *forgotten]] = True
+    retain = own.values[~gone]
     # What may share an output: with rows that are set, whose row it is; else only what nothing tells apart.
     group = row_of_record if job.head == "set" else leader
     sites: list[Site] = []
     choice: Choice | None = None
     if job.gate in ("auto", "sketch", "sketch+feature"):
         choice = choose(
-            _search(job, shape), forget, retain, group, Sample.of(retain, own.labels[~gone]), progress=job.progress
+            replace(_search(job, shape, only), most=clear),
+            forget,
+            retain,
+            group,
+            Sample.of(retain, own.labels[~gone]),
+            progress=job.progress,
         )
         notes += _shortfalls(job, choice, leader)
         row_of_record, group = row_of_record[choice.leader], group[choice.leader]
@@ -320,18 +368,27 @@ def run(job: Job) -> Result:
     if job.head != "set":
         wanted = target.rows[row_of_record]
         if job.target.name == "match":
-            banned = np.isin(np.arange(workspace.base.classes), job.classes)
+            banned = np.isin(np.arange(workspace.base.classes), job.removed)
             added = match(around, wanted, reach, banned)
         else:
             most = budget(Program(workspace.base)(workspace.schema.dequantise(retain[:: max(1, len(retain) // 1000)])))
             added = add(around, wanted.argmax(axis=1), reach, most=most, affine=job.head == "affine")
         table, reach = added.table, added.radius
         notes += _head_notes(job, added)
-    patch = Patch(features=features, classes=classes, parts=tuple(_part(site, table) for site in sites), caps=caps)
-    if patch.items < len(rows):
-        notes.append(f"{len(rows)} records share {patch.items} items")
+    parts = tuple(_part(site, table) for site in sites)
+    made = sum(part.gate.items for part in parts)
+    if made < len(rows):
+        notes.append(f"{len(rows)} records share {made} items")
+    parts = (*job.standing.parts, *parts)
+    if len(parts) > (limit := PatchLimits().parts):
+        raise OwnerError(
+            f"with its predecessors the patch has {len(parts)} parts, at most {limit} are accepted; answer all "
+            "requests anew with --beside"
+        )
+    patch = Patch(features=features, classes=classes, parts=parts, caps=caps)
+    starts = patch.starts[len(job.standing.parts) :]
     commitments = workspace.commitments_of(rows)
-    properties = _properties(job, table, added, _capped(target.rows, job.classes))
+    properties = _properties(job, table, added, capped(target.rows, job.removed))
     regions = {radius: _region(shape, radius) for radius in map(int, np.unique(reach[reach >= 0]))}
     labels = own.labels[rows].tolist()
     unmoved = unproven = 0
@@ -351,7 +408,7 @@ def run(job: Job) -> Result:
             claims.append(
                 Redirection(
                     record=commitment,
-                    item=patch.starts[one] + int(sites[one].item[number]),
+                    item=starts[one] + int(sites[one].item[number]),
                     gate=gate_kind(sites[one].gate),  # type: ignore[arg-type]  # a claim's gates are these kinds
                     region=regions[int(reach[number])],
                     property=held,
@@ -363,7 +420,7 @@ def run(job: Job) -> Result:
         claims += [
             Coverage(
                 record=commitment,
-                item=patch.starts[place] + int(site.item[number]),
+                item=starts[place] + int(site.item[number]),
                 gate=gate_kind(site.gate),  # type: ignore[arg-type]
             )
             for place, site in enumerate(sites)
@@ -383,14 +440,7 @@ def run(job: Job) -> Result:
             f"{shown.shown:.2f} of the error of guessing; {len(radius)} records, radius {radius.min()} to "
             f"{radius.max()} {_unit(shape)}, median {int(np.median(radius))}"
         )
-    duals: tuple[Dual, ...] = ()
-    if added is not None:
-        where = np.array(
-            [NONE if one < 0 else patch.starts[one] + sites[one].item[n] for n, one in enumerate(chosen.tolist())],
-            np.int64,
-        )
-        duals = added.duals(where, reach)
-    return Result(patch=patch, claims=tuple(claims), notes=tuple(notes), duals=duals)
+    return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
 
 
 def _properties(job: Job, table: Table, added: Added | None, outputs: np.ndarray) -> list[Property | None]:

@@ -11,6 +11,8 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
 from typing import Self
@@ -40,6 +42,25 @@ def _split(url: str) -> SplitResult:
     if not known or not plain:
         raise Schema(f"{url[:100]!r} is not an address of the form https://host/path/")
     return parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a server answered.
+
+    Args:
+        status: the HTTP status.
+        body: all of it where the status is 200, else its beginning.
+        location: where to, of a redirect; empty otherwise.
+        kind: the `Content-Type`, as sent.
+        retry_after: the `Retry-After`, as sent.
+    """
+
+    status: int
+    body: bytes
+    location: str = ""
+    kind: str = ""
+    retry_after: str = ""
 
 
 class Client:
@@ -110,12 +131,30 @@ class Client:
         Raises:
             TooLarge, MalformedError: as for `fetch`.
         """
+        reply = self.exchange(method, path, limit=limit, body=body)
+        return reply.status, reply.body, reply.location
+
+    def exchange(
+        self, method: str, path: str, *, limit: int, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """`ask`, with headers of one's own, and with more of what came back.
+
+        Args:
+            method: as for `ask`, like the next three.
+            path: the same.
+            limit: the same.
+            body: the same.
+            headers: names and values that the caller has looked at.
+
+        Raises:
+            TooLarge, MalformedError: as for `fetch`.
+        """
         late = threading.Event()
         timer = threading.Timer(self._seconds, self._abort, (late,))
         timer.daemon = True
         timer.start()
         try:
-            answer = self._ask(method, path, limit, body, late)
+            answer = self._ask(method, path, limit, body, headers, late)
         except (OSError, HTTPException, UnicodeError, MalformedError) as error:
             self._connection.close()  # part of an answer may still be in it
             if late.is_set() or isinstance(error, TimeoutError):
@@ -136,24 +175,30 @@ class Client:
         return MalformedError(f"cannot be read: no answer within {self._seconds:g} s", where=path)
 
     def _ask(
-        self, method: str, path: str, limit: int, body: bytes | None, late: threading.Event
-    ) -> tuple[int, bytes, str]:
+        self,
+        method: str,
+        path: str,
+        limit: int,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        late: threading.Event,
+    ) -> Reply:
         reused = self._connection.sock is not None
         try:
-            return self._once(method, path, limit, body)
+            return self._once(method, path, limit, body, headers)
         except ConnectionError:
             # A server may have closed the connection since its last answer; a new one decides.
             if not reused or late.is_set():
                 raise
             self._connection.close()
-            return self._once(method, path, limit, body)
+            return self._once(method, path, limit, body, headers)
 
-    def _once(self, method: str, path: str, limit: int, body: bytes | None) -> tuple[int, bytes, str]:
+    def _once(self, method: str, path: str, limit: int, body: bytes | None, headers: Mapping[str, str] | None) -> Reply:
         if self._connection.sock is None:
             self._connection.connect()
         # The connection forgets its socket when an answer is to be the last one on it; the watchdog may not.
         self._socket = self._connection.sock
-        self._connection.request(method, self._base + path, body, {"Accept-Encoding": "identity"})
+        self._connection.request(method, self._base + path, body, {"Accept-Encoding": "identity", **(headers or {})})
         with self._connection.getresponse() as answer:
             if answer.status == _OK:
                 data = _body(answer, path, limit)
@@ -161,8 +206,13 @@ class Client:
                 data = answer.read(_MAX_REFUSAL)
                 if not answer.isclosed():
                     self._connection.close()
-            redirect = answer.getheader("Location", "") if answer.status // 100 == 3 else ""
-            return answer.status, data, redirect
+            return Reply(
+                status=answer.status,
+                body=data,
+                location=answer.getheader("Location", "") if answer.status // 100 == 3 else "",
+                kind=answer.getheader("Content-Type", ""),
+                retry_after=answer.getheader("Retry-After", ""),
+            )
 
     def _abort(self, late: threading.Event) -> None:
         late.set()

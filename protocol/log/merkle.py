@@ -59,6 +59,14 @@ def root_from_leaves(leaves: Sequence[bytes]) -> bytes:
     return root_from_hashes(leaf_hashes(leaves))
 
 
+def levels(hashes: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """All nodes of the tree over leaf hashes, from the leaves up to the root; one empty level if there are none."""
+    found = [hashes]
+    while len(found[-1]) > 1:
+        found.append(_above(found[-1]))
+    return found
+
+
 def inclusion_proofs(indices: Sequence[int], hashes: Sequence[bytes]) -> list[list[bytes]]:
     """Inclusion proofs for several leaves of one tree, computing the tree once.
 
@@ -72,20 +80,22 @@ def inclusion_proofs(indices: Sequence[int], hashes: Sequence[bytes]) -> list[li
     Raises:
         EncodingError: an index outside the tree.
     """
+    return proofs_from_levels(indices, levels(hashes))
+
+
+def proofs_from_levels(indices: Sequence[int], tree: Sequence[Sequence[bytes]]) -> list[list[bytes]]:
+    """`inclusion_proofs`, of a tree whose `levels` are known.
+
+    Raises:
+        EncodingError: an index outside the tree.
+    """
     for index in indices:
-        if not 0 <= index < len(hashes):
-            raise EncodingError(f"no leaf {index} in a tree of {len(hashes)}")
-    proofs: list[list[bytes]] = [[] for _ in indices]
-    places = list(indices)
-    level = hashes
-    while len(level) > 1:
-        for number, place in enumerate(places):
-            sibling = place ^ 1
-            if sibling < len(level):
-                proofs[number].append(level[sibling])
-            places[number] = place >> 1
-        level = _above(level)
-    return proofs
+        if not 0 <= index < len(tree[0]):
+            raise EncodingError(f"no leaf {index} in a tree of {len(tree[0])}")
+    return [
+        [level[(index >> height) ^ 1] for height, level in enumerate(tree[:-1]) if (index >> height) ^ 1 < len(level)]
+        for index in indices
+    ]
 
 
 def inclusion_proof(index: int, hashes: Sequence[bytes]) -> list[bytes]:

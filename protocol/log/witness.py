@@ -48,12 +48,13 @@ class Memory:
         path = self.place(origin) / "checkpoint"
         return files.read_file(path, limit=MAX_CHECKPOINT, where=str(path))
 
-    def advance(self, offered: bytes, tree: TileTree) -> None:
+    def advance(self, offered: bytes, tree: TileTree, *, store: bool = True) -> None:
         """Store a checkpoint, whose signature the caller has verified, if it extends the one stored.
 
         Args:
             offered: the checkpoint with its signatures.
             tree: the log's tiles, at least as far as the offered size.
+            store: whether to remember it; without, it is only compared with what is remembered.
 
         Raises:
             MalformedError: a tile is missing, or the state folder is damaged.
@@ -79,7 +80,8 @@ class Memory:
                     evidence = self._accuse(place, stored, offered, _shown(old, new, tree))
                     error.message += f"; both checkpoints are kept in {evidence}"
                     raise
-            files.write_atomic(place / "checkpoint", offered, temporary=files.beside(place, "tmp"))
+            if store:
+                files.write_atomic(place / "checkpoint", offered, temporary=files.beside(place, "tmp"))
 
     def replace(self, cosigned: bytes, old_size: int, proof: Sequence[bytes]) -> int | None:
         """Store a checkpoint if `old_size` is what is remembered and the proof connects the two; one step.
@@ -226,6 +228,9 @@ def _cosigned(data: bytes, key: SigningKey, now: int, log_key: VerifierKey) -> t
 def watch(log_path: Path, policy: Policy, state_dir: Path, *, origin: str | None = None) -> LogSummary:
     """Check a log's whole folder and that it extends what was seen of the log before; remember it.
 
+    A checkpoint that the policy's quorum has not cosigned is compared and not remembered: nothing shows that anybody
+    else sees it, and a memory that followed it could not tell what everybody else is shown from a rollback.
+
     Args:
         log_path: the log's folder; nothing in it is written.
         policy: which log keys and witnesses count.
@@ -236,7 +241,7 @@ def watch(log_path: Path, policy: Policy, state_dir: Path, *, origin: str | None
         Error: as `verify_log` and `Memory.advance` say.
     """
     summary = verify_log(log_path, policy, origin=origin, keep_leaves=False)
-    return _remember(summary, files.folder_fetch(log_path), state_dir)
+    return _remember(summary, files.folder_fetch(log_path), state_dir, policy)
 
 
 def watch_served(fetch: Fetch, policy: Policy, state_dir: Path, *, origin: str | None = None) -> LogSummary:
@@ -251,9 +256,10 @@ def watch_served(fetch: Fetch, policy: Policy, state_dir: Path, *, origin: str |
     Raises:
         Error: as `verify_served` and `Memory.advance` say.
     """
-    return _remember(verify_served(fetch, policy, origin=origin, keep_leaves=False), fetch, state_dir)
+    return _remember(verify_served(fetch, policy, origin=origin, keep_leaves=False), fetch, state_dir, policy)
 
 
-def _remember(summary: LogSummary, fetch: Fetch, state_dir: Path) -> LogSummary:
-    Memory(folder=state_dir).advance(summary.checkpoint_note, TileTree(fetch, summary.size))
+def _remember(summary: LogSummary, fetch: Fetch, state_dir: Path, policy: Policy) -> LogSummary:
+    seen = policy.quorum == "none" or summary.checkpoint.quorum_met
+    Memory(folder=state_dir).advance(summary.checkpoint_note, TileTree(fetch, summary.size), store=seen)
     return summary

@@ -54,6 +54,25 @@ class _Tensors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weight(_Tensors):
+    """New values for a constant of the base; they change the output anywhere.
+
+    Args:
+        name: the constant's name in the base, at most 256 characters.
+        values: finite, of the constant's shape.
+    """
+
+    name: str
+    values: Float32[np.ndarray, "..."]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, Limits())
+        _lock(self, "values", np.float32, self.values.ndim)
+        if not np.isfinite(self.values).all():
+            raise Schema(f"a new value of {self.name[:80]!r} is not finite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SketchGate(_Tensors):
     """Item k fires on grid values Q when `low[k] <= matrix Q <= high[k]` in every component.
 

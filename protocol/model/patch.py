@@ -1,7 +1,8 @@
 """A patch: where a model's output is replaced, and by what. Two files: a small manifest and raw tensors.
 
-A patch is a list of *parts*, each a gate (where) with a head (by what), and caps behind them. Items are
-numbered through the parts; the first item that fires decides.
+A patch is a list of *parts*, each a gate (where) with a head (by what), caps behind them, and new values for
+constants of the base, for methods that train. Items are numbered through the parts; the first item that
+fires decides.
 
 Proves: a `Patch` that was parsed is complete and well formed: every tensor named in the manifest with
 its type and shape, boxes not empty, every item with a row and every row with an item, all finite.
@@ -34,6 +35,7 @@ from protocol.model.parts import (
     SetHead,
     ShiftHead,
     SketchGate,
+    Weight,
     gate_kind,
     head_kind,
 )
@@ -54,6 +56,7 @@ class PatchLimits:
         components: components of a sketch.
         features: input values.
         classes: logits.
+        weights: constants of the base with new values.
     """
 
     manifest: int = 1 << 20
@@ -63,6 +66,7 @@ class PatchLimits:
     components: int = 1 << 14
     features: int = 1 << 20
     classes: int = 1 << 16
+    weights: int = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +103,15 @@ class Patch:
         classes: logits.
         parts: in order of precedence: of the items that fire the first one decides, items counted through the parts.
         caps: applied last to the selected output, each measured against the classes without a cap.
+        weights: new values of the base's constants, in ascending order of names. They change the output anywhere: a
+            patch that has some is not inert outside its supports.
     """
 
     features: int
     classes: int
     parts: tuple[Part, ...] = ()
     caps: tuple[Cap, ...] = ()
+    weights: tuple[Weight, ...] = ()
 
     def __post_init__(self) -> None:
         if self.features < 1 or self.classes < 1:
@@ -117,8 +124,11 @@ class Patch:
         if capped and len(capped) >= self.classes:
             # Caps are measured against the classes without one: a cap against a capped class could be undone by it.
             raise Schema("a cap needs a class without a cap to compare with")
-        if not self.parts and not self.caps:
-            raise Schema("a patch with neither a gate nor a cap changes nothing")
+        named = [weight.name for weight in self.weights]
+        if sorted(set(named)) != named:
+            raise Schema("the names of weights are not in ascending order, each once")
+        if not self.parts and not self.caps and not self.weights:
+            raise Schema("a patch with no gate, no cap and no weights changes nothing")
 
     @property
     def items(self) -> int:
@@ -165,7 +175,8 @@ def _tensors(patch: Patch) -> dict[str, Shaped[np.ndarray, "..."]]:
                 value = getattr(holder, entry.name)
                 if isinstance(value, np.ndarray):
                     found[f"p{number}.{role}.{entry.name}"] = value
-    return found
+    # By number: a name of the base may be long, and is in the manifest.
+    return found | {f"w{number}": weight.values for number, weight in enumerate(patch.weights)}
 
 
 def _part_json(part: Part) -> dict[str, Any]:
@@ -187,6 +198,7 @@ def to_bytes(patch: Patch) -> tuple[bytes, bytes]:
         "parts": [_part_json(part) for part in patch.parts],
         "caps": [{"class": cap.klass, "margin": cap.margin} for cap in patch.caps],
         "tensors": {name: {"dtype": kind_of(array), "shape": list(array.shape)} for name, array in tensors.items()},
+        "weights": [weight.name for weight in patch.weights],
     }
     return json_bytes(manifest), write_tensors(tensors)
 
@@ -279,13 +291,14 @@ def _patch(fields: Fields, arrays: Mapping[str, Shaped[np.ndarray, "..."]], limi
         classes = fields.integer("classes", low=1, high=limits.classes)
         parts = fields.each("parts", _kinds, longest=limits.parts)
         caps = fields.each("caps", _cap, longest=limits.classes)
+        weights = fields.array("weights", longest=limits.weights)
         _named(fields.object("tensors"), arrays)
     expected = {
         f"p{number}.{role}.{name}"
         for number, kinds in enumerate(parts)
         for role, names in _wanted(kinds).items()
         for name in names
-    }
+    } | {f"w{number}" for number in range(len(weights))}
     if arrays.keys() != expected:
         raise Schema(f"the tensors are {sorted(arrays)[:8]}, not those of these kinds of gates and heads")
     return Patch(
@@ -293,6 +306,7 @@ def _patch(fields: Fields, arrays: Mapping[str, Shaped[np.ndarray, "..."]], limi
         classes=classes,
         parts=tuple(_build(number, kinds, arrays, limits) for number, kinds in enumerate(parts)),
         caps=caps,
+        weights=tuple(Weight(name=name, values=arrays[f"w{number}"]) for number, name in enumerate(weights)),
     )
 
 
@@ -313,6 +327,7 @@ __all__ = [
     "SetHead",
     "ShiftHead",
     "SketchGate",
+    "Weight",
     "gate_kind",
     "head_kind",
     "parse",

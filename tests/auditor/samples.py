@@ -22,6 +22,7 @@ from protocol.model.parts import (
     SetHead,
     ShiftHead,
     SketchGate,
+    Weight,
 )
 from protocol.model.patch import Cap, Patch
 from protocol.model.schema import InputSchema
@@ -258,6 +259,19 @@ def _head(draw: st.DrawFn, random: np.random.Generator, *, items: int, features:
 
 
 @st.composite
+def weights_for(draw: st.DrawFn, graph: Graph) -> tuple[Weight, ...]:
+    """New values for none, some or all of a base's float32 constants; variances stay positive."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    names = sorted(name for name, array in graph.initialisers.items() if array.dtype == np.float32)
+    names = [name for name in names if random.random() < draw(st.sampled_from([0, 0, 0.5, 1]))]
+    grown = ((name, graph.initialisers[name]) for name in names)
+    factors = random.uniform(1.1, 2, len(names)).astype(np.float32)
+    changed = [(name, array, array * factor) for (name, array), factor in zip(grown, factors, strict=True)]
+    # What is all zeros stays what it is, and is no new value.
+    return tuple(Weight(name=name, values=new) for name, old, new in changed if new.tobytes() != old.tobytes())
+
+
+@st.composite
 def patches(draw: st.DrawFn, graph: Graph, schema: InputSchema, centres: np.ndarray) -> Patch:
     """A patch of up to three parts, with items around some of the grid points `centres`, so that they fire."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -271,7 +285,8 @@ def patches(draw: st.DrawFn, graph: Graph, schema: InputSchema, centres: np.ndar
         gate = _gate(draw, random, graph, schema, centres)
         head = _head(draw, random, items=gate.items, features=schema.features, classes=classes)
         parts.append(Part(gate=gate, head=head))
-    return Patch(features=schema.features, classes=classes, parts=tuple(parts), caps=caps)
+    weights = draw(weights_for(graph))
+    return Patch(features=schema.features, classes=classes, parts=tuple(parts), caps=caps, weights=weights)
 
 
 @st.composite

@@ -134,9 +134,9 @@ def test_conflicts_of_ten_thousand_items_take_under_a_second():
     middle = random.normal(0, 300, (10_000, 196)).astype(np.int64)
     low, high = middle - 40, middle + 40
     numbers = np.arange(10_000)
-    start = time.perf_counter()
+    start = time.process_time()
     found = first_meeting(low, high, numbers, hull_low=low, hull_high=high, own=numbers, before=numbers)
-    assert time.perf_counter() - start < 4  # a fifth of a second alone on one core; machines are shared
+    assert time.process_time() - start < 4  # some 0.2 s; a comparison of all pairs takes minutes
     assert (found == -1).all()
 
 

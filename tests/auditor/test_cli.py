@@ -88,8 +88,13 @@ def test_audit_exit_codes_and_last_line(audited, tmp_path):
 
 
 def test_audit_errors(audited, tmp_path, workshop, honest):
-    one_line(audited("--endpoint", "http://x", out=tmp_path / "a"), 2, "--endpoint")
-    one_line(audited(out=tmp_path / "a", profile="nonsense"), 2, "there are indistinguishable, redirection")
+    one_line(audited("--endpoint", "http://x", out=tmp_path / "a"), 2, "/v2/models/NAME")
+    one_line(audited("--endpoint", tmp_path / "none.yaml", out=tmp_path / "a"), 2, "no such file")
+    (tmp_path / "endpoint.yaml").write_text("version: prune-audit/endpoint/v1\nmodel: m\n")
+    one_line(audited("--endpoint", tmp_path / "endpoint.yaml", out=tmp_path / "a"), 4, "url", "endpoint.yaml")
+    one_line(
+        audited(out=tmp_path / "a", profile="nonsense"), 2, "there are gdpr-erasure, indistinguishable, redirection"
+    )
     (tmp_path / "empty").mkdir()
     one_line(audited(out=tmp_path / "a", bundle=tmp_path / "empty"), 4, "certificate.dsse.json")
     assert audited(out=tmp_path / "a", bundle=tmp_path / "none").code == 2

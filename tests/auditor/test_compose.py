@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditor.bounds import prove_sketch_core
-from auditor.compose import compare, compose
+from auditor.compose import compare, compose, retrained
 from auditor.execute import Program
 from auditor.rows import cap_rows
 from protocol.errors import AuditorError
@@ -83,7 +83,7 @@ def test_the_composed_graph_does_what_the_patch_says(case):
     def run(name):
         return program(x, outputs=(name,))[0]
 
-    base = Program(graph)(x)
+    base = Program(retrained(graph, patch))(x)
     result, inner = program(x, outputs=("prune/output", graph.output))
     assert inner.tobytes() == base.tobytes()
     with np.errstate(all="ignore"):

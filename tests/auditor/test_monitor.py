@@ -76,7 +76,7 @@ def scene(world_copy):
 def test_an_honest_pair_of_logs(scene):
     entries = scene.entries()
     kinds = {type(entry.message).__name__ for entry in entries}
-    assert {"Commitment", "Certificate", "Request", "Opening", "Challenge", "Report"} == kinds
+    assert {"Commitment", "Certificate", "Request", "Opening", "Challenge", "Report", "Answer"} == kinds
     assert len(scene.forgotten) == 40
     found = scene.watch()
     assert (found.findings, found.proven) == ((), 0)

@@ -11,12 +11,13 @@ GOOD = b"version: prune-audit/profile/v1\nname: mine\nrequired: [binding, locali
 
 
 def test_built_in_profiles_parse():
-    assert {"redirection", "indistinguishable"} <= set(built_in())
+    assert {"redirection", "indistinguishable", "gdpr-erasure"} <= set(built_in())
+    assert "deployment" in load_profile("gdpr-erasure").required
     for name in built_in():
         profile = load_profile(name)
         assert profile.name == name
         assert set(profile.required) <= set(CHECKS)
-        assert ("membership" in profile.required) == (name == "indistinguishable")
+        assert ("membership" in profile.required) == (name != "redirection")
 
 
 def test_defaults_are_filled_in():
@@ -72,7 +73,7 @@ def test_load_by_path_and_by_name(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_bytes(GOOD)
     assert load_profile(str(path)).name == "mine"
-    with pytest.raises(AuditorError, match="there are indistinguishable, redirection"):
+    with pytest.raises(AuditorError, match="there are gdpr-erasure, indistinguishable, redirection"):
         load_profile("nonsense")
     path.write_bytes(b"version: 1\n")
     with pytest.raises(UnsupportedVersion, match=r"p\.yaml"):

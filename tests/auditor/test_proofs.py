@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from auditor import proofs, rows
 from auditor.execute import Program
+from auditor.hinting import Given
 from auditor.propagation import make_plan, margin_radius, region
 from auditor.propagation.plan import Relu
 from protocol.claims import Argmax, Linear, Logits, Region, linear_property, logits_property
 from protocol.errors import AuditorError
+from protocol.hints import Slopes
 from tests.auditor import samples
 from tests.auditor.propagation.executions import Execution, exactly, runtimes
 from tests.auditor.propagation.nets import inside, tricky
@@ -189,32 +191,47 @@ def relus(graph):
     return {step.output: planned.shapes[step.output] for step in planned.steps if isinstance(step, Relu)}
 
 
-def test_hints_are_evaluated():
+def hints_for(graph, claims, slope, *, rows=0):
+    """Hints in which every slope is the same."""
+    count = sum(int(np.prod(shape)) for shape in relus(graph).values())
+    one = Slopes(
+        claim=np.zeros(1, np.int32), entry=np.zeros(1, np.int32), inner=np.full((1, count), slope, np.uint8),
+        last=np.full((1, rows, count), slope, np.uint8),
+    )  # fmt: skip
+    return Given(slopes=one, entry=np.zeros(claims, np.int64))
+
+
+def test_hints_are_evaluated_and_never_make_a_proof_worse():
     grid, outputs = cases()
-    labels = outputs.argmax(axis=1)
-    radii = []
-    for slope in (0.0, 1.0):
-        hints = {name: np.full((12, *shape), slope) for name, shape in relus(GRAPH).items()}
-        radii.append(
-            [p.radius for p in proofs.prove(GRAPH, SCHEMA, grid, [linf(40)] * 12, margins(labels), hints=hints)]
-        )
-    assert radii[0] != radii[1]
+    wanted = margins(outputs.argmax(axis=1))
+    radii = {
+        slope: [p.radius for p in proofs.prove(GRAPH, SCHEMA, grid, [linf(40)] * 12, wanted, hints=sent)]
+        for slope, sent in [(None, None), *((s, hints_for(GRAPH, 12, s, rows=2)) for s in (0, 128, 255))]
+    }
+    assert len({tuple(found) for found in radii.values()}) > 1
+    for slope in (0, 128, 255):
+        assert (np.array(radii[slope]) >= radii[None]).all()
 
 
-@pytest.mark.parametrize(
-    "hints",
-    [
-        {"x": np.zeros((2, 6))},
-        {next(iter(relus(GRAPH))): np.full((2, 16), 1.5)},
-        {next(iter(relus(GRAPH))): np.full((2, 16), np.nan)},
-        {next(iter(relus(GRAPH))): np.zeros((3, 16))},
-        {next(iter(relus(GRAPH))): np.zeros((2, 16), np.int64)},
-    ],
-)
-def test_hints_that_are_none_are_refused(hints):
+def test_slopes_that_would_be_very_many_are_not_unpacked(monkeypatch):
+    plan, sent = make_plan(GRAPH), hints_for(GRAPH, 2, 255, rows=1)
+    assert [array.shape for array in sent.last(plan, 3).values()] == [(2, 3, 16)] * 2
+    assert sent.together(3) > sent.together(10**6) == 1
+    monkeypatch.setattr("auditor.hinting.MAX_ENTRY", 100)
+    assert sent.last(plan, 3) == {}
     grid, outputs = cases(2)
+    assert len(proofs.prove(GRAPH, SCHEMA, grid, [linf(3)] * 2, margins(outputs.argmax(axis=1)), hints=sent)) == 2
+
+
+def test_hints_for_another_model_are_left_aside():
+    grid, outputs = cases(2)
+    wanted = margins(outputs.argmax(axis=1))
+    usual = proofs.prove(GRAPH, SCHEMA, grid, [linf(3)] * 2, wanted)
+    sent = hints_for(samples.mlp([6, 17, 16, 3]), 2, 0)
+    assert not sent.usable(make_plan(GRAPH)).any()
+    assert proofs.prove(GRAPH, SCHEMA, grid, [linf(3)] * 2, wanted, hints=sent) == usual
     with pytest.raises(AuditorError):
-        proofs.prove(GRAPH, SCHEMA, grid, [linf(0)] * 2, margins(outputs.argmax(axis=1)), hints=hints)
+        proofs.prove(GRAPH, SCHEMA, grid, [linf(3)] * 2, wanted, hints=hints_for(GRAPH, 3, 0))
 
 
 def test_arguments_that_do_not_fit_are_refused():

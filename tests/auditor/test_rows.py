@@ -1,5 +1,6 @@
 """Rows, caps and decimals, against numpy's and Python's own exact arithmetic."""
 
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -21,7 +22,7 @@ from auditor.rows import (
     trails,
 )
 from protocol.encoding import format_decimal, format_float32
-from protocol.errors import AuditorError, Schema
+from protocol.errors import AuditorError, EncodingError, Schema
 from protocol.model.patch import Cap
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
@@ -42,6 +43,27 @@ def test_no_double_rounding():
     assert np.float32(float(value)) == np.float32(1)
     assert round_float32(value) == np.nextafter(np.float32(1), np.float32(2))
     assert round_float32(1 + Fraction(1, 2**24)) == np.float32(1)
+
+
+@given(
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
+    st.sampled_from([0, 1, 2, 3, 4]),
+    st.sampled_from(["0", "1e-9", "-1e-9", "1e-25", "-1e-25"]),
+)
+def test_the_quick_way_rounds_as_rationals_do(value, quarter, nudge):
+    # From one float32 number to the next in quarters, and beside them by more and by less than float64 can tell.
+    here, there = Fraction(value), Fraction(float(np.nextafter(np.float32(value), np.float32(0))))
+    with localcontext() as context:
+        context.prec = 40
+        exact_ = here + (there - here) * quarter / 4
+        near = (Decimal(exact_.numerator) / Decimal(exact_.denominator)) * (1 + Decimal(nudge))
+    try:
+        text = format_decimal(near)
+        wanted = round_float32(exact(text))
+    except (AuditorError, EncodingError, Schema):
+        return
+    found = nearest_float32(text)
+    assert (found.tobytes(), type(found)) == (wanted.tobytes(), np.float32)
 
 
 def test_the_ends_of_the_range():

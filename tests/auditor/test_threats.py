@@ -105,7 +105,7 @@ def test_id_is_the_file_name_and_checks_exist(name):
 def test_schema_and_reader_agree_on_names():
     properties = SCHEMA["properties"]
     assert set(properties) == {field.name for field in fields(Threat)}
-    assert set(SCHEMA["required"]) == set(properties) - {"out_of_reach", "planned"}
+    assert set(SCHEMA["required"]) == set(properties) - {"formal", "out_of_reach", "planned"}
     assert properties["checks"]["items"]["enum"] == list(CHECKS)
     assert properties["party"]["enum"] == list(PARTIES)
     assert properties["status"]["enum"] == list(STATUSES)
@@ -255,6 +255,15 @@ def changed(**values):
         {"checks": ["redirection", "redirection"]},
         {"checks": [["redirection"]]},
         {"checks": []},
+        {"formal": []},
+        {"formal": "auth_request"},
+        {"formal": ["auth_request", "auth_request"]},
+        {"formal": ["Auth_request"]},
+        {"formal": ["auth__request"]},
+        {"formal": ["auth request"]},
+        {"formal": ["a" * 61]},
+        {"formal": [["auth_request"]]},
+        {"formal": {}},
         {"sources": []},
         {"sources": [""]},
         {"status": "limited", "out_of_reach": None},
@@ -352,6 +361,17 @@ def test_table_has_every_threat_and_stays_within_its_width():
     assert all(" ".join((threat.out_of_reach or "").split()) in flat for threat in THREATS)
 
 
+def test_table_says_which_properties_of_the_models_speak_of_which_threat():
+    lines = as_table(THREATS).splitlines()
+    told = lines[next(place for place, line in enumerate(lines) if line.startswith("IN THE SYMBOLIC MODELS")) + 2 :]
+    expected = {}
+    for threat in THREATS:
+        for name in threat.formal:
+            expected.setdefault(name, []).append(threat.id)
+    assert {line.split(": ")[0]: line.split(": ")[1].split(", ") for line in told} == expected
+    assert expected["auth_request"] == ["forged-request"]
+
+
 def test_table_of_nothing_is_the_heading_and_the_legend():
     assert as_table(()).splitlines()[0].split() == ["THREAT", "PARTY", "STATUS", "TODAY", "CHECKS", "BEHAVIOUR"]
 
@@ -359,8 +379,9 @@ def test_table_of_nothing_is_the_heading_and_the_legend():
 def test_today():
     known = {threat.id: threat.today for threat in THREATS}
     assert known["noop-patch"] == "yes"
-    assert known["silent-drop"] == "partly"
-    assert known["serving-swap"] == known["forged-training-log"] == "no"
+    assert known["silent-drop"] == known["curious-auditor"] == "yes"
+    assert known["serving-swap"] == known["re-ingestion"] == "yes"
+    assert known["colluding-auditor"] == known["forged-training-log"] == "no"
 
 
 def test_command_prints_both_formats():

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from auditor import transcript
+from auditor.entries import Looked, look
 from auditor.ledger import Ledger
 from auditor.profile import load_profile
 from protocol.errors import MalformedError, VerificationError
@@ -48,10 +49,25 @@ def test_another_profile_than_the_plans(workshop, honest):
 def test_no_answer(workshop, honest):
     early = replayed(workshop, honest, answer_folder=None)
     assert early.problems == (("the challenged records were not opened (yet)", None, False),)
-    late = replayed(workshop, honest, answer_folder=None, now=1 << 40)
+    # The auditor's own clock accuses nobody: only a witness time without an answer does.
+    alone = replayed(workshop, honest, answer_folder=None, now=1 << 40)
+    ((message, finding, _),) = alone.problems
+    assert ("no witness time shows it" in message, finding) == (True, None)
+    shown = Looked(entries=(), time=1 << 40, witnessed=True, size=9, origin="log.owner.example")
+    late = replayed(workshop, honest, answer_folder=None, now=1 << 40, owner_log=shown)
     ((message, finding, proven),) = late.problems
     assert "by the deadline" in message
     assert (finding.threat, proven) == ("withheld-opening", False)
+    unwitnessed = dataclasses.replace(workshop.policy, quorum="none")
+    ((_, finding, _),) = replayed(workshop, honest, answer_folder=None, now=1 << 40, policy=unwitnessed).problems
+    assert finding is None
+
+
+def test_an_answer_in_the_owners_log_that_nobody_handed_over(workshop, honest):
+    found = look(workshop.world.owner_log, policy=workshop.policy, trust=workshop.trust)
+    later = dataclasses.replace(found, time=1 << 40)
+    ((message, finding, _),) = replayed(workshop, honest, answer_folder=None, now=1 << 40, owner_log=later).problems
+    assert ("give --openings" in message, finding) == (True, None)
 
 
 def test_in_time_by_the_witnesses_or_the_auditors_clock(workshop, honest):

@@ -8,6 +8,7 @@ import pytest
 
 from auditor import audit, verify
 from auditor.files import write_atomic
+from auditor.profile import parse_plan
 from protocol import manifest
 from protocol.digests import sha256_hex
 from protocol.errors import AuditorError, DigestMismatch, Error, MalformedError, VerificationError
@@ -242,3 +243,22 @@ def test_a_report_that_names_another_certificate(workshop, reported, tmp_path, m
 def test_finishing_something_that_is_no_report(workshop, tmp_path):
     with pytest.raises((MalformedError, Error)):
         verify.finish(tmp_path, workshop.ledger, write=write_atomic)
+
+
+def test_a_withheld_answer_is_found_again_by_whoever_replays(workshop, tmp_path):
+    forged = workshop.forge(answer=False)
+    workshop.ledger.settle()  # the first cosigned checkpoint is kept: the deadline counts from it
+    early = audit.examine(workshop.inputs(forged, openings=None, reference=None))
+    assert not [f for f in early.view.findings if f.threat == "withheld-opening"]
+    workshop.world.clock.tick(parse_plan((workshop.root / "plan-redirection.yaml").read_bytes()).answer_within + 3600)
+    workshop.demo.settle(forged.bundle)
+    inputs = workshop.inputs(forged, openings=None, reference=None)
+    outcome = audit.examine(inputs)
+    assert outcome.view.verdict == "INCONCLUSIVE"
+    assert [f.threat for f in outcome.view.findings] == ["withheld-opening"]
+    audit.write_report(inputs, outcome, tmp_path / "late", force=False)
+    workshop.demo.settle()
+    verify.finish(tmp_path / "late", workshop.ledger, write=write_atomic)
+    differences, fresh = replay(workshop, forged, tmp_path / "late", openings=None, reference=None)
+    assert differences == []
+    assert [f["threat"] for f in fresh["findings"]] == ["withheld-opening"]

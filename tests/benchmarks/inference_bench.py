@@ -3,8 +3,8 @@
 Run: `python -m tests.benchmarks.inference_bench [--data mnist.npz] [--items 1 10 ...] [--rounds 7]`.
 Every figure is a ratio of times measured alternately in one run (median over rounds, with the spread of the rounds).
 Gates are made by the owner's own search on real images where a data file is given, else on digits enlarged;
-inputs are other images, as a deployed model sees them. Additive support networks, summed and max-chained, stand
-beside (the published construction's cost; one item each, as many as asked for).
+inputs are other images, as a deployed model sees them. The table of `make bench` (`speed`) has additive support
+networks beside.
 """
 
 import argparse
@@ -13,9 +13,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
 from owner.architectures import mlp, small_conv
 from owner.compose import compose
@@ -104,54 +102,6 @@ def patch_for(schema: InputSchema, images, count: int, classes: int, *, ceiling:
     )
 
 
-def additive(base: Graph, count: int, *, chained: bool, seed: int = 0) -> bytes:
-    """Base plus `count` additive support networks `relu(p + K(g-1)) - relu(-p + K(g-1))`, g by two half-spaces.
-
-    Summed: one wide layer. Chained: each item's output is joined to the last by a maximum, one after the other.
-    """
-    rng = np.random.default_rng(seed)
-    features, classes = base.features, base.classes
-    model = onnx.load_from_string(serialise(base))
-    graph, wide = model.graph, count * classes
-
-    def constant(name: str, array: np.ndarray) -> str:
-        graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-        return name
-
-    def node(op: str, inputs: list[str], name: str, **given) -> str:
-        graph.node.append(helper.make_node(op, inputs, [name], **given))
-        return name
-
-    flat = node("Flatten", [base.input], "add/flat", axis=1)
-    halves = constant("add/halves", rng.normal(size=(features, 2 * count)))
-    gate = node("Gemm", [flat, halves, constant("add/bounds", np.full(2 * count, -1e3))], "add/gate")
-    spread = np.kron(np.eye(count), np.ones((2, classes))) * 1e3
-    pulled = node("MatMul", [node("Relu", [gate], "add/open"), constant("add/spread", spread)], "add/pulled")
-    shift = node(
-        "Gemm",
-        [flat, constant("add/maps", rng.normal(size=(features, wide)) / 28), constant("add/d", np.zeros(wide))],
-        "add/p",
-    )
-    low = constant("add/k", np.array(-1e3))
-    gated = node("Add", [pulled, low], "add/gated")
-    plus = node("Relu", [node("Add", [shift, gated], "add/plus0")], "add/plus")
-    minus = node("Relu", [node("Sub", [gated, shift], "add/minus0")], "add/minus")
-    each = node("Sub", [plus, minus], "add/each")
-    if not chained:
-        total = constant("add/total", np.kron(np.ones((count, 1)), np.eye(classes)))
-        last = node("Add", [base.output, node("MatMul", [each, total], "add/sum")], "add/output")
-    else:
-        last = base.output
-        for item in range(count):
-            columns = numpy_helper.from_array(np.arange(item * classes, (item + 1) * classes), f"add/columns{item}")
-            graph.initializer.append(columns)
-            part = node("Gather", [each, f"add/columns{item}"], f"add/part{item}", axis=1)
-            last = node("Max", [last, part], f"add/max{item}")
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, ["N", classes]))
-    return model.SerializeToString()
-
-
 def images_of(path: str | None) -> np.ndarray:
     """Real images as uint8 [record, 28, 28], shuffled."""
     if path is None:
@@ -207,18 +157,6 @@ def main(arguments: list[str] | None = None) -> None:
             out(
                 f"| {name} | {count} | up to {reach.max():.0f} | {found[0]} | {found[1]} | {times} | {len(data) - len(serialise(base))} | {looked} |\n"
             )
-            sys.stdout.flush()
-    base, _ = bases["MLP 784-256-256-256-10"]
-    plain = session(serialise(base))
-    inputs = (images[:2000].reshape(-1, 784) / 255).astype(np.float32)
-    out(
-        "\nAdditive support networks (the published form; two half-spaces an item), same MLP:\n\n| joined by | items | batch 1 | batch 64 |\n|---|---|---|---|\n"
-    )
-    for chained in (False, True):
-        for count in [items for items in chosen.items if items <= (1000 if chained else 100)]:
-            other = session(additive(base, count, chained=chained))
-            found = [measure(plain, other, inputs, batch, rounds=3) for batch in BATCHES]
-            out(f"| {'max' if chained else 'sum'} | {count} | {found[0]} | {found[1]} |\n")
             sys.stdout.flush()
 
 

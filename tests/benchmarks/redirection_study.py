@@ -190,7 +190,7 @@ class Study:
         started = time.process_time()
         self._owner(
             "unlearn", "--commitment", self.root / "commitment", "--request", place / "request.json", "--out",
-            place / "bundle", *options,
+            place / "bundle", "--beside", *options,
         )  # fmt: skip
         return place / "bundle", time.process_time() - started
 

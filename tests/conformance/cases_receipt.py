@@ -638,6 +638,10 @@ def _messages() -> Iterator[tuple[str, str, str, tuple[str, ...], tuple[str, ...
         ("digest-mismatch",), (), {"messages": {"report": _set(certificate="0" * 64)}},
     )  # fmt: skip
     yield (
+        "trigger-answered", "14.2 (7)", "A request about a trigger, which no claim can answer, called CONSISTENT.",
+        ("digest-mismatch",), (), {"scope": "trigger"},
+    )  # fmt: skip
+    yield (
         "better-verdict", "14.2 (4)", "The report refutes, the receipt says CONSISTENT.", ("digest-mismatch",), (),
         {"verdict": "REFUTED", "findings": (("noop-patch", "redirection"),),
          "messages": {"receipt": _set(verdict="CONSISTENT")}},

@@ -238,7 +238,7 @@ class Story:
 
     Args:
         rows: the requested rows.
-        scope: `records`, `subject` or `class`.
+        scope: `records`, `subject`, `class` or `trigger`.
         by_subject: whether the subject signed the request, into the auditor's log.
         verdict: of the report.
         findings: of the report.
@@ -360,6 +360,7 @@ def make(story: Story | None = None, *, report_subject: str | None = None, **fie
         "records": Scope(kind="records"),
         "subject": Scope(kind="subject", group=opened(0)[0].group.hex()),
         "class": Scope(kind="class", klass=REMOVED),
+        "trigger": Scope(kind="trigger", trigger="7" * 64),
     }[story.scope]
     put(
         "request",

@@ -14,9 +14,12 @@ import pytest
 
 from auditor import bounds, proofs
 from auditor.execute import Program
+from auditor.hinting import Given
 from auditor.propagation import margin_radius, margin_rows, region
 from owner import vnnlib
+from owner.relaxation import Question, Relaxation, search
 from protocol.claims import Argmax, Logits, Redirection, Region, linear_property
+from protocol.hints import Slopes
 from protocol.model.patch import SketchGate
 from protocol.model.schema import InputSchema
 from tests.auditor import samples
@@ -120,3 +123,34 @@ def test_properties_of_a_network(marabou):
         for one, record in zip(claims, centres, strict=True)
     ]
     assert marabou(asked) == expected
+
+
+def test_claims_that_only_hints_prove(marabou):
+    """Margins between what the auditor proves without the owner's slopes and with them: Marabou finds no violation."""
+    rng = np.random.default_rng(1)
+    graph = samples.mlp([6, 16, 16, 3], seed=1)
+    schema = samples.grid_schema((6,), scale=20.0, offset=0.0, low=-60, high=60)
+    grid = rng.integers(-60, 61, (12, 6))
+    labels = Program(graph)(schema.dequantise(grid)).argmax(axis=1)
+    low, high = region(schema, grid, np.array(6))
+    rows = margin_rows(labels, 3)
+    found = search(Relaxation(graph), Question(low=low, high=high, rows=rows, floor=np.full((12, 2), 1e3)), inner=10)
+    inner, last = found.slopes.packed()
+    given = Given(
+        slopes=Slopes(claim=np.arange(12, dtype=np.int32), entry=np.arange(12, dtype=np.int32), inner=inner, last=last),
+        entry=np.arange(12),
+    )
+    # A third of the way from the bounds with slopes down to those without: well above the auditor's rounding.
+    least = (2 * found.lower + found.usual) / 3
+    claims = [
+        claim(linear_property(rows[n].astype(np.float32), [f"{value:.5f}".rstrip("0") for value in least[n]]), 6)
+        for n in range(12)
+    ]
+    arguments = graph, schema, grid, [one.region for one in claims], [one.property for one in claims]
+    usual, hinted = proofs.prove(*arguments), proofs.prove(*arguments, hints=given)
+    chosen = [n for n in range(12) if hinted[n].proven and not usual[n].proven][:5]
+    assert len(chosen) >= 3
+    asked = [
+        (vnnlib.model_network(graph, claims[n]), vnnlib.model_question(claims[n], grid[n], schema, 3)) for n in chosen
+    ]
+    assert marabou(asked) == ["unsat"] * len(chosen)

@@ -15,9 +15,10 @@ import auditor.compose
 import auditor.execute
 import owner.compose
 import owner.execute
-from protocol.errors import AuditorError, OwnerError
+from owner.architectures import small_conv
+from protocol.errors import AuditorError, MalformedError, OwnerError
 from protocol.model.operators import PATCHED
-from protocol.model.patch import AlwaysGate, Cap, SetHead, SketchGate
+from protocol.model.patch import AlwaysGate, Cap, Patch, SetHead, SketchGate, Weight
 from protocol.model.profile import parse, serialise
 from tests.auditor.samples import cases, graphs, grid_schema, mlp
 from tests.protocol.model.samples import rows_patch
@@ -101,7 +102,7 @@ def test_both_run_a_patched_model_alike(case):
         first = np.where(fired.any(axis=1), fired.argmax(axis=1), -1)
         copied = [n for n, part in enumerate(patch.parts) if isinstance(part.head, SetHead)]
         assert ours[np.isin(first, copied)].tobytes() == theirs[np.isin(first, copied)].tobytes()
-        base = owner.execute.Program(graph)(x)
+        base = owner.execute.Program(owner.compose.with_weights(graph, patch))(x)
         assert theirs[first < 0].tobytes() == base[first < 0].tobytes()
 
 
@@ -136,3 +137,42 @@ def test_both_accept_the_last_exact_sum():
         return mlp([3, 4, 2]), grid_schema((3,), scale=1.0, offset=0.0, low=low, high=9), patch
 
     assert auditor.compose.compare(auditor.compose.compose(*parts(-1365)), owner.compose.compose(*parts(-1365))) is None
+
+
+def weights_only(graph, **arrays):
+    made = tuple(Weight(name=name, values=array) for name, array in sorted(arrays.items()))
+    return Patch(features=graph.features, classes=graph.classes, weights=made)
+
+
+def coarse(graph):
+    return grid_schema(graph.input_shape, scale=1.0, offset=0.0, low=0, high=4)
+
+
+def test_new_weights_alone_leave_a_model_without_a_tail():
+    graph = mlp([3, 4, 2])
+    name = next(iter(graph.initialisers))
+    values = graph.initialisers[name] + np.float32(1)
+    patch = weights_only(graph, **{name: values})
+    composed = auditor.compose.compose(graph, coarse(graph), patch)
+    assert (composed.nodes, composed.opset, composed.output) == (graph.nodes, graph.opset, graph.output)
+    assert composed.initialisers[name].tobytes() == values.tobytes()
+    assert auditor.compose.compare(composed, graph).startswith(f"constant {name}")
+    assert composed == owner.compose.compose(graph, coarse(graph), patch)
+
+
+@pytest.mark.parametrize("fault", ["unknown", "shape", "same", "negative variance"])
+def test_weights_that_the_base_does_not_have(fault):
+    variance = fault == "negative variance"
+    graph = small_conv((1, 4, 4), classes=2, width=2) if variance else mlp([3, 4, 2])
+    name = next(name for name in sorted(graph.initialisers) if not variance or name.endswith(".var"))
+    old = graph.initialisers[name]
+    patch = {
+        "unknown": lambda: weights_only(graph, elsewhere=old + 1),
+        "shape": lambda: weights_only(graph, **{name: np.append(old.ravel(), np.float32(1))}),
+        "same": lambda: weights_only(graph, **{name: old.copy()}),
+        "negative variance": lambda: weights_only(graph, **{name: -old - 1}),
+    }[fault]()
+    with pytest.raises(AuditorError):
+        auditor.compose.compose(graph, coarse(graph), patch)
+    with pytest.raises((OwnerError, MalformedError)):
+        owner.compose.compose(graph, coarse(graph), patch)

@@ -102,7 +102,7 @@ class Demo:
 
     def unlearn(self, out: Path, request: Path, opening: Path, *options: object) -> Ran:
         return must(
-            "prune-owner", "unlearn", "--commitment", self.commitment, "--request", request, "--opening", opening,
+            "prune-owner", "unlearn", "--commitment", self.commitment, "--request", request, "--opening", opening, "--beside",
             *options, "--key", self.world.key("owner"), "--log", self.world.owner_log, "--out", out,
             "--seed", self.seed, "--now", self.world.clock.tick(),
         )  # fmt: skip

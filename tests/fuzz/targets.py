@@ -20,7 +20,7 @@ from auditor.strict_yaml import parse_mapping
 from protocol import (
     canonical,
     claims,
-    duals,
+    hints,
     keys,
     locked_key,
     manifest,
@@ -236,6 +236,21 @@ def _tiles() -> list[bytes]:
     return [_joined(path.encode(), data) for path, data in files.items()]
 
 
+def _hints() -> list[bytes]:
+    slopes = hints.Slopes(
+        claim=np.array([0, 2], np.int32),
+        entry=np.array([0, 0], np.int32),
+        inner=np.array([[0, 255, 9]], np.uint8),
+        last=np.full((1, 2, 3), 128, np.uint8),
+    )
+    one = np.zeros(1, np.int32)
+    duals = hints.Duals(part=one, row=one, claim=one, rival=one, weight=one + 1, offset=np.ones((1, 3), np.int32))
+    return [
+        hints.to_bytes(hints.Hints(slopes=slopes, duals=duals)),
+        hints.to_bytes(hints.Hints(slopes=hints.Slopes.none(), duals=hints.Duals.none())),
+    ]
+
+
 def _vkey(data: bytes) -> None:
     _same(data, keys.parse_vkey(_text(data)).vkey.encode())
 
@@ -380,6 +395,9 @@ TARGETS: dict[str, Target] = {
         run=_verify_slip, seeds=lambda: [_made().slip(0, 1)], covers=("protocol.openings.parse_slip",),
         errors=(MalformedError, VerificationError),
     ),
+    "hints": Target(
+        run=hints.parse, seeds=_hints, covers=("protocol.hints.parse", "protocol.arrays.read_npz"),
+    ),
     "openings": Target(
         run=openings.parse, seeds=lambda: [openings.serialise(forge.opened(0, 3), features=3)],
         covers=("protocol.openings.parse", "protocol.arrays.read_npz"),
@@ -391,10 +409,6 @@ TARGETS: dict[str, Target] = {
     "claims": Target(
         run=claims.parse_file, seeds=lambda: [forge.redirection(0) + b"\n" + forge.removal() + b"\n"],
         covers=("protocol.claims.parse_file", "protocol.claims.split_lines"),
-    ),
-    "duals": Target(
-        run=duals.parse_file, seeds=lambda: [duals.file_bytes([duals.Dual(item=k, rival=1, point=(k, -5)) for k in (0, 3)])],
-        covers=("protocol.duals.parse_file", "protocol.duals.parse_line"),
     ),
     "manifest": Target(run=manifest.parse, seeds=_files, covers=("protocol.manifest.parse",)),
     "trust": Target(run=trust.parse, seeds=lambda: [_made().trust], covers=("protocol.trust.parse",)),

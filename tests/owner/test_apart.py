@@ -3,10 +3,12 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from owner.gates.apart import Boxes, overlaps, reach, share_out
+from owner.gates.apart import overlaps, reach, share_out
+from owner.gates.meeting import Boxes
 from owner.gates.merging import merge
 from owner.gates.region import Cores, Shape
 from owner.gates.sketch import sketch
@@ -42,6 +44,38 @@ def inside(bounds, point):
 
 def meet(one, other):
     return bool(((one[0] <= other[1]) & (one[1] >= other[0])).all())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 30, 3000]), st.booleans(), st.sampled_from([1, 40, 1 << 20]))
+def test_many_boxes_are_met_in_blocks(seed, spread, are_points, pairs):
+    # More boxes than a word has bits and than there are cells; answers in blocks of few pairs or words.
+    random = np.random.default_rng(seed)
+    count, components = int(random.integers(1, 200)), int(random.integers(1, 25))
+    low = random.integers(-spread, spread, (count, components)).astype(np.int32)
+    high = low if are_points else low + random.integers(0, spread, low.shape).astype(np.int32)
+    asked_low = random.integers(-spread, spread, (30, components)).astype(np.int32)
+    asked_high = asked_low + random.integers(0, 2 * spread, asked_low.shape).astype(np.int32)
+    wanted = [
+        [item for item in range(count) if meet((one, other), (low[item], high[item]))]
+        for one, other in zip(asked_low, asked_high, strict=True)
+    ]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("owner.gates.meeting._PAIRS", pairs)
+        patched.setattr("owner.gates.meeting._WORDS", 1 + int(random.integers(0, 40)))
+        found = list(Boxes(low, high).meetings(asked_low, asked_high))
+    asked, met = (np.concatenate(side) for side in zip(*found, strict=True))
+    assert [met[asked == number].tolist() for number in range(30)] == wanted
+    assert len(asked) == sum(map(len, wanted))
+    # All answers about one box in one block.
+    blocks = [set(numbers.tolist()) for numbers, _ in found]
+    assert sum(map(len, blocks)) == len(set().union(*blocks))
+
+
+def test_nothing_meets_no_boxes():
+    none = np.zeros((0, 3), dtype=np.int32)
+    assert list(Boxes(none, none).meetings(np.zeros((2, 3), np.int32), np.ones((2, 3), np.int32))) == []
+    assert Boxes(none, none).meeting(np.zeros(3, np.int32), np.ones(3, np.int32)).tolist() == []
 
 
 @settings(max_examples=150, deadline=None)

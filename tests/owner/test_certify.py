@@ -114,7 +114,7 @@ def test_many_claims_are_checked_in_parts(tiny, monkeypatch):
     monkeypatch.setattr("owner.certify._TOGETHER", 2)
     assert tiny.unlearn("--target", "match").code == 0
     monkeypatch.setitem(unlearn.METHODS, "prune", lambda job: changed_claims(prune.run(job), larger))
-    one_line(tiny.unlearn("--target", "match", out=tiny.root / "other"), 3, "nothing was signed")
+    one_line(tiny.unlearn("--target", "match", "--beside", out=tiny.root / "other"), 3, "nothing was signed")
 
 
 def test_a_bundle_is_complete(tiny):

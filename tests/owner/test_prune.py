@@ -208,7 +208,7 @@ def test_an_output_without_a_lead_is_refused():
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4), min_size=1, max_size=4), st.data())
 def test_rows_after_caps_are_what_the_model_puts_out(rows, data):
     classes = sorted(data.draw(st.sets(st.integers(0, 3), max_size=3)))
-    outputs = prune._capped(np.array(rows, dtype=np.float32), classes)
+    outputs = prune.capped(np.array(rows, dtype=np.float32), classes)
     for before, after in zip(np.array(rows, dtype=np.float32), outputs, strict=True):
         others = np.float32(max(before[k] for k in range(4) if k not in classes))
         for klass in range(4):

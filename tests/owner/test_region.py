@@ -98,14 +98,30 @@ def test_a_table_of_hulls_says_what_the_hull_says(case, kind, ceiling):
     shape = Shape(schema=schema, kind=kind)
     item, radius = np.array([2, 0, 1, 1]), np.array([ceiling, 0, 1, ceiling + 5])
     wanted = shape.hull(matrix, values[item], np.minimum(radius, min(ceiling, shape.widest)))
-    tabulated = Cores(shape, matrix, values, ceiling)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("owner.gates.region._TABLE", 0)
-        direct = Cores(shape, matrix, values, ceiling)
-        found = [cores.at(item, radius) for cores in (tabulated, direct)]
+    found = [Cores(shape, matrix, values, ceiling).at(item, radius)]
+    # Without a table, with one that is multiplied instead of counted, and counted a record at a time.
+    for name, value in (("_TABLE", 0), ("_SPARSE", -1), ("_CACHED", 1)):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(f"owner.gates.region.{name}", value)
+            found.append(Cores(shape, matrix, values, ceiling).at(item, radius))
     for low, high in found:
         assert (low == wanted[0]).all()
         assert (high == wanted[1]).all()
+
+
+def test_tables_of_weights_too_large_for_float32_are_exact():
+    schema = InputSchema.uniform((5,), scale=1.0, low=-9, high=9)
+    random = np.random.default_rng(7)
+    matrix = random.integers(-(2**18), 2**18, (3, 5)).astype(np.int32)
+    values, ceiling = random.integers(-9, 10, (6, 5)), 18
+    shape = Shape(schema=schema, kind="linf")
+    cores = Cores(shape, matrix, values, ceiling)
+    for radius in range(ceiling + 1):
+        low, high = cores.at(np.arange(6), np.full(6, radius))
+        ends = np.clip(values - radius, -9, 9), np.clip(values + radius, -9, 9)
+        parts = [matrix[None].astype(np.int64) * end[:, None] for end in ends]
+        assert (low == np.minimum(*parts).sum(axis=2)).all()
+        assert (high == np.maximum(*parts).sum(axis=2)).all()
 
 
 def test_beyond_the_widest_nothing_grows():

@@ -1,11 +1,12 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.digests import file_digest, jcs_digest, sha256_hex, tagged
+from protocol.digests import file_digest, jcs_digest, sha256_hex, tagged, tagged_rows
 from protocol.errors import EncodingError
 from tests.protocol.log.helpers import VECTORS
 
@@ -37,6 +38,16 @@ parts = st.lists(st.binary(max_size=4), max_size=4)
 @given(st.text(max_size=5), parts)
 def test_tagged(domain, values):
     assert tagged(domain, *values) == slow_tagged(domain, *values)
+
+
+@given(st.integers(0, 9), st.lists(st.integers(0, 5), min_size=1, max_size=4), st.integers(1, 200))
+def test_rows_are_tagged_one_by_one(count, sizes, together):
+    random = np.random.default_rng(count)
+    arrays = [random.integers(0, 256, (count, size)).astype(np.uint8) for size in sizes]
+    wanted = [tagged("rows", *(array[row].tobytes() for array in arrays)) for row in range(count)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("protocol.digests._TOGETHER", together)
+        assert tagged_rows("rows", *arrays) == wanted
 
 
 @given(parts, parts)

@@ -16,7 +16,7 @@ import pytest
 
 from auditor.rows import cap_rows
 from owner.compose import compose
-from protocol import claims, duals, envelope, records, statement
+from protocol import claims, envelope, records, statement
 from protocol.arrays import write_npz
 from protocol.canonical import to_bytes
 from protocol.claims import Redirection, Region
@@ -281,13 +281,6 @@ def _claim():
     )
 
 
-def _dual():
-    made = duals.Dual(item=0, rival=1, point=(-128, 0, 383))
-    line = duals.dual_line(made)
-    assert duals.parse_line(line) == made
-    return _lines(("line", line.decode()))
-
-
 MAKERS = {
     "canonical-json": _canonical_json,
     "decimals": _decimals,
@@ -303,7 +296,6 @@ MAKERS = {
     "challenge": _challenge,
     "records": _records,
     "claim": _claim,
-    "dual": _dual,
 }
 
 

@@ -49,9 +49,9 @@ def test_ten_thousand_against_ten_thousand_is_quick_and_small():
     population = np.arange(20_000) < 10_000
     best = np.inf
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         population_share(ratios, population, 0.0)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 0.02
     tracemalloc.start()
     population_share(ratios, population, 0.0)

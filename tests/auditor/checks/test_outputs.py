@@ -359,6 +359,15 @@ def test_membership_inconclusive(honest_evidence, changed):
     assert "No shadow models" in verdict(changed(reference=tiny)).summary
 
 
+def test_too_few_forgotten_records_are_refused_before_any_training(changed, monkeypatch):
+    monkeypatch.setattr("auditor.attacking.prepare", lambda *_: pytest.fail("shadow models were trained in vain"))
+    few = changed()
+    values, labels = few.requested_records
+    vars(few).update(requested_records=(values[:19], labels[:19]))
+    found = membership.check(few, membership.Outcome())
+    assert (found.verdict, found.summary) == ("INCONCLUSIVE", "19 forgotten records; at least 20 are needed.")
+
+
 def test_shadow_models_that_the_committed_recipe_leaves_untrained(honest_evidence, changed):
     """The owner's recipe trains the auditor's shadows: one that trains nothing must not buy a CONSISTENT."""
     from protocol.model.recipe import Recipe

@@ -46,8 +46,9 @@ def test_challenge_inconclusive(changed, parts, summary):
     assert summary in found.summary
 
 
-def test_deployment_and_monitor_never_decide_yet(honest_evidence):
-    assert deployment.check(honest_evidence).verdict == "INCONCLUSIVE"
+def test_deployment_without_endpoint_and_monitor_decide_nothing(honest_evidence):
+    found = deployment.check(honest_evidence)
+    assert (found.verdict, found.summary.split(":")[0]) == ("INCONCLUSIVE", "No endpoint was queried")
     assert monitor.check(honest_evidence).verdict == "INCONCLUSIVE"
 
 

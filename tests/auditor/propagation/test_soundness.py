@@ -7,13 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auditor.propagation import bound
+from auditor.execute import Program
+from auditor.propagation import bound, bound_plan, make_plan
 from auditor.propagation import rounding as arithmetic
+from auditor.propagation.plan import Relu
+from protocol.hints import STEPS
 from protocol.model.graph import Graph
 from protocol.model.operators import make_node
 from tests.auditor import samples
 from tests.auditor.propagation.executions import Execution, exactly, folded, runtimes
-from tests.auditor.propagation.nets import boxes, inside, tricky
+from tests.auditor.propagation.nets import TRAPS, boxes, inside, tricky, verifier_traps
 from tests.protocol.model import samples as other_samples
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -328,3 +331,84 @@ def test_an_inner_value_that_may_overflow_proves_nothing(method):
     bounds = bound(builder.graph(), one, one, objective=np.eye(1), method=method)
     assert np.isneginf(bounds.lower).all()
     assert "overflow" in bounds.reasons[0]
+
+
+def any_slopes(rng, graph, records, rows):
+    """Hints as a file may hold them: good ones, bad ones, all alike, one for the inner passes and one for the last."""
+    planned = make_plan(graph)
+    relus = [(step.output, planned.shapes[step.output]) for step in planned.steps if isinstance(step, Relu)]
+
+    def one(*shape):
+        match rng.integers(4):
+            case 0:
+                return np.full(shape, rng.choice([0, 1, 254, 255]), np.uint8) / STEPS
+            case 1:
+                return rng.choice([0, 255], shape) / STEPS
+            case _:
+                return rng.integers(0, 256, shape) / STEPS
+
+    inner = {name: one(records, *shape) for name, shape in relus if rng.random() < 0.8}
+    last = {name: one(records, rows, *shape) for name, shape in relus if rng.random() < 0.8}
+    return planned, inner, last
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=RELAXED)
+@given(MODELS, SEEDS)
+def test_no_hints_make_bounds_wrong_for_reals_or_any_execution(graph, seed):
+    """Random slopes, checked against rational evaluation and against float32 in random orders."""
+    rng = np.random.default_rng(seed)
+    low, high = boxes(rng, graph.input_shape, 3)
+    rows = objective(rng, graph.classes)
+    planned, inner, last = any_slopes(rng, graph, 3, len(rows))
+    hinted = bound_plan(planned, low, high, objective=rows, slopes=inner, last_slopes=last)
+    for record in range(len(low)):
+        x = inside(rng, low[record], high[record], 5)
+        assert_inside(hinted, record, rows, [exactly(graph, x[0]), exactly(graph, x[-1])])
+        for flush, wide in ((False, False), (True, False), (False, True)):
+            assert_inside(hinted, record, rows, Execution(rng=rng, flush=flush, wide=wide).run(graph, x))
+
+
+@pytest.mark.parametrize("kind", TRAPS)
+@settings(max_examples=25, deadline=None, suppress_health_check=RELAXED)
+@given(SEEDS)
+def test_networks_built_to_fool_verifiers_are_never_certified_wrongly(kind, seed):
+    """Claims `P f >= q` with q as large as any of three ways to bound proves: no execution and no real value is below."""
+    rng = np.random.default_rng(seed)
+    graph = verifier_traps(rng, kind)
+    centre = rng.choice([0.0, 1.0, 2.0**-126, 1.5], (2, 2))
+    width = rng.choice([0.0, 2.0**-140, 1e-3, 0.5], (2, 1))
+    low, high = (centre - width).astype(np.float32), (centre + width).astype(np.float32)
+    rows = np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    planned, inner, last = any_slopes(rng, graph, 2, len(rows))
+    ways = [
+        bound_plan(planned, low, high, objective=rows, method="interval"),
+        bound_plan(planned, low, high, objective=rows),
+        bound_plan(planned, low, high, objective=rows, slopes=inner, last_slopes=last),
+    ]
+    for record in range(2):
+        x = inside(rng, low[record], high[record], 8)
+        outputs = [exactly(graph, one) for one in x[:3]]
+        for flush, wide in ((False, False), (True, False), (False, True)):
+            for _ in range(3):
+                outputs += list(Execution(rng=rng, flush=flush, wide=wide).run(graph, x))
+        for outcome in runtimes(graph, x):
+            outputs += list(outcome)
+        for bounds in ways:
+            assert_inside(bounds, record, rows, outputs)
+
+
+def test_traps_do_what_they_are_built_for():
+    """In float32 the margin of `phantom` is lost, and orders of `kept` differ: else the tests above would be idle."""
+    one = np.ones((1, 2), np.float32)
+    rng = np.random.default_rng(0)
+    phantom = verifier_traps(rng, "phantom")
+    real = exactly(phantom, one[0])
+    lost = Program(phantom)(one)[0]
+    assert real[1] - real[0] == 1
+    assert lost[1] == lost[0]
+    rows = np.array([[-1.0, 1.0]])
+    for method in ("interval", "crown"):
+        assert bound(phantom, one, one, objective=rows, method=method).lower[0, 0] <= 0
+    switch = verifier_traps(rng, "switch")
+    outputs = [float(Execution(rng=rng, flush=flush).run(switch, one)[0, 0]) for flush in (False, True)]
+    assert outputs[0] > outputs[1] == 0.0

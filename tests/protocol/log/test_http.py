@@ -244,11 +244,11 @@ def test_a_connection_that_the_server_closed_is_opened_again():
     ],
 )
 def test_slow_servers_do_not_hold_us(parts):
-    with raw(parts, hold=0.08) as url, Client(url, seconds=0.25) as client:
+    with raw(parts, hold=0.2) as url, Client(url, seconds=0.25) as client:
         begun = time.monotonic()
         with pytest.raises(MalformedError, match=r"no answer within 0\.25 s"):
             client.fetch("x", 100)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 8  # whole answers would take ten
 
 
 def test_silence_after_an_answer_is_not_asked_for_twice():

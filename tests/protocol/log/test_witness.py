@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -239,19 +240,34 @@ def test_witnesses_in_several_processes_keep_each_other_s_lines(log, tmp_path):
     assert dict(POLICY.verify_checkpoint(log.checkpoint_bytes()).cosigned) == {"w0": 1014, "w1": 1014}
 
 
+OPEN = dataclasses.replace(POLICY, quorum="none")
+
+
 class TestWatch:
     def test_growth(self, log, state):
         for size in (3, 3, 5, 300):
             log.append([b"more %d" % i for i in range(size - log.size)], LOG_KEY)
-            assert watch(log.path, POLICY, state, origin=ORIGIN).size == size
+            assert watch(log.path, OPEN, state, origin=ORIGIN).size == size
         assert Memory(folder=state).remembered(ORIGIN) == log.checkpoint_bytes()
 
     def test_a_second_history_is_kept_as_evidence(self, log, state, tmp_path):
-        watch(log.path, POLICY, state)
+        watch(log.path, OPEN, state)
         other = other_history(tmp_path, 4)
         with pytest.raises(Consistency):
             watch(other.path, POLICY, state)
         assert evidence(state) == sorted([log.checkpoint_bytes(), other.checkpoint_bytes()])
+
+    def test_what_no_quorum_cosigned_is_compared_and_not_remembered(self, log, state, tmp_path):
+        assert not watch(log.path, POLICY, state).checkpoint.quorum_met
+        assert Memory(folder=state).remembered(ORIGIN) is None
+        watch(log.path, OPEN, state)
+        kept = Memory(folder=state).remembered(ORIGIN)
+        log.append([b"more"], LOG_KEY)
+        watch(log.path, POLICY, state)
+        assert Memory(folder=state).remembered(ORIGIN) == kept
+        with pytest.raises(Consistency):
+            watch(other_history(tmp_path, 4).path, POLICY, state)
+        assert evidence(state)
 
     def test_a_damaged_log_is_not_remembered(self, log, state):
         (log.path / "tile/0/000.p/3").write_bytes(b"junk")

@@ -265,25 +265,23 @@ def test_http_framing(asked, tmp_path, monkeypatch):
         both = talk(url, post + length + body + get + b"\r\n")
         assert both.count(b"HTTP/1.1 200") == 2
         assert talk(url, b"POST /add-checkpoint HTTP/1.0\r\n" + length + request(log)).count(b"Connection: close") == 1
-        begun = time.monotonic()
-        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=10) as silent:
-            assert silent.recv(10) == b""
-        assert time.monotonic() - begun < 5
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30) as silent:
+            assert silent.recv(10) == b""  # closed by the server, or this times out
 
 
 def test_too_many_connections_are_closed(asked, monkeypatch):
     monkeypatch.setattr(witness_http, "MAX_CONNECTIONS", 2)
     with serve(asked) as url, contextlib.ExitStack() as stack:
         address = (urlsplit(url).hostname, urlsplit(url).port)
-        open_ones = [stack.enter_context(socket.create_connection(address, timeout=5)) for _ in range(2)]
+        open_ones = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(2)]
         for one in open_ones:
             one.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
             assert one.recv(12) == b"HTTP/1.1 404"
-        third = stack.enter_context(socket.create_connection(address, timeout=5))
+        third = stack.enter_context(socket.create_connection(address, timeout=30))
         with contextlib.suppress(ConnectionResetError):
             assert third.recv(12) == b""
         open_ones[0].close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 answer = talk(url, b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

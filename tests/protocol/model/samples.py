@@ -20,6 +20,7 @@ from protocol.model.patch import (
     SetHead,
     ShiftHead,
     SketchGate,
+    Weight,
 )
 from protocol.model.profile import Graph, make_node
 from protocol.model.schema import InputSchema
@@ -230,7 +231,7 @@ def _head(draw, rng, items, features, classes):
 
 
 @st.composite
-def patches(draw, features=None, classes=None, tensor=None):
+def patches(draw, features=None, classes=None, tensor=None, weighted=False):
     """Patches with parts, caps, or both; `tensor` is an activation's name and size, for feature gates."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     features = draw(st.integers(1, 6)) if features is None else features
@@ -243,7 +244,12 @@ def patches(draw, features=None, classes=None, tensor=None):
     margins = st.sampled_from(["0", "1", "0.5", "0.1", "0.0000001"])
     capped = [] if classes == 1 else draw(some)
     caps = tuple(Cap(klass=klass, margin=draw(margins)) for klass in capped)
-    return Patch(features=features, classes=classes, parts=tuple(parts), caps=caps)
+    weights = draw(st.sampled_from([(), (), ("a",), ("a", "b/c")]))
+    return Patch(
+        features=features, classes=classes, parts=tuple(parts), caps=caps,
+        weights=tuple(Weight(name=name, values=rng.normal(size=(2, 3)[: len(name)]).astype(np.float32))
+                      for name in weights) if weighted else (),
+    )  # fmt: skip
 
 
 def rows_patch(features, classes, gate, rows, row_of_item, caps=()):

@@ -34,7 +34,7 @@ from protocol.model.tensors import read_tensors, write_tensors
 from tests.protocol.model.samples import patches
 
 
-@given(patches(tensor=("hidden", 3)))
+@given(patches(tensor=("hidden", 3), weighted=True))
 def test_reading_what_was_written_gives_the_same_patch(patch):
     files = to_bytes(patch)
     again = parse(*files)
@@ -43,7 +43,7 @@ def test_reading_what_was_written_gives_the_same_patch(patch):
     assert to_bytes(again) == files
 
 
-@given(patches(tensor=("hidden", 3)), st.data())
+@given(patches(tensor=("hidden", 3), weighted=True), st.data())
 def test_changed_bytes_give_the_same_patch_or_malformed(patch, draw):
     files = [bytearray(data) for data in to_bytes(patch)]
     for data in files:

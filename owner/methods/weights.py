@@ -1,0 +1,289 @@
+"""What methods that train have in common: their data, one model's training loop, and what they may claim.
+
+Proves nothing about forgetting. A changed model claims an output for a record where interval bounds of the whole model
+prove it on the record's region; where they don't, the record carries an explicit claim of no redirection. A
+removed class gets a cap, since nothing else keeps it away for *every* input. Source: SPEC 7.9, 11.4, 11.10.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+from torch import Tensor
+
+from owner.compose import compose
+from owner.execute import Program
+from owner.intervals import bounds
+from owner.methods.job import Job, Result
+from owner.methods.radius import data_radius
+from owner.network import Network, parameters_of
+from protocol.claims import Argmax, Claim, ClassRemoval, NoRedirection, Redirection, Region
+from protocol.encoding import format_decimal
+from protocol.errors import OwnerError
+from protocol.model.graph import Graph
+from protocol.model.patch import Cap, Patch, Weight
+
+CAP_MARGIN = "1"
+_MARGIN = Decimal("0.001")
+_TOGETHER = 256
+_MISSED = "its output is not what was aimed at"
+Parameters = Mapping[str, Tensor]
+Model = Callable[[Tensor], Tensor]
+"""Logits of the model in training, differentiable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A commitment's records as model inputs: what to forget, what to keep, and what was never trained on."""
+
+    forget: Float32[np.ndarray, "forget ..."]
+    forget_labels: Int[np.ndarray, "forget"]
+    retain: Float32[np.ndarray, "retain ..."]
+    retain_labels: Int[np.ndarray, "retain"]
+    unseen: Float32[np.ndarray, "unseen ..."]
+    unseen_labels: Int[np.ndarray, "unseen"]
+    gone: np.ndarray
+
+    @classmethod
+    def of(cls, job: Job) -> "Split":
+        """Split by the requests: listed records and all members of removed classes are to be forgotten.
+
+        Raises:
+            OwnerError: nothing would be left.
+        """
+        own, schema = job.workspace.records, job.workspace.schema
+        gone = job.gone
+        if gone.all():
+            raise OwnerError("no record would be left to keep")
+        return cls(
+            forget=schema.dequantise(own.values[gone]),
+            forget_labels=own.labels[gone],
+            retain=schema.dequantise(own.values[~gone]),
+            retain_labels=own.labels[~gone],
+            unseen=schema.dequantise(own.unseen_values) if len(own.unseen_labels) else np.zeros((0,), np.float32),
+            unseen_labels=own.unseen_labels,
+            gone=gone,
+        )
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """A tensor of its own memory: what a commitment holds is read-only."""
+    return torch.from_numpy(np.array(array))
+
+
+def batches(count: int, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless batches of places, each epoch in a new order; never empty, at most `size`."""
+    while True:
+        order = generator.permutation(count)
+        yield from (order[start : start + size] for start in range(0, count, size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How to step.
+
+    Args:
+        steps: at most so many.
+        rate: of Adam, or of SGD with momentum 0.9 if `sgd`.
+        sgd: which of the two.
+        decay: L2 factor.
+        look: ask `stop` after every so many steps.
+    """
+
+    steps: int
+    rate: float
+    sgd: bool = False
+    decay: float = 0.0
+    look: int = 10
+
+
+def adjust(
+    job: Job,
+    loss: Callable[[Model, Parameters, int], Tensor],
+    pace: Pace,
+    *,
+    stop: Callable[[Model], bool] = lambda _model: False,
+    stage: str = "training",
+) -> tuple[dict[str, Float32[np.ndarray, "..."]], int]:
+    """Change the base's parameters step by step; normalisation statistics stay as they are.
+
+    Args:
+        job: whose base to start from.
+        loss: of the model in training, its learned parameters, and the step's number.
+        pace: how to step.
+        stop: looked at before the first step and every few; True ends it.
+        stage: name for progress.
+
+    Returns:
+        The changed parameters by name, and the steps taken.
+
+    Raises:
+        OwnerError: the training diverged.
+    """
+    base = job.workspace.base
+    network = Network(base)
+    values = {name: torch.from_numpy(array) for name, array in parameters_of(base).items()}
+    learned = {name: values[name].clone().requires_grad_() for name in network.learned}
+    fixed = {name: values[name] for name in network.averages}
+
+    def model(x: Tensor) -> Tensor:
+        return network.logits({**learned, **fixed}, x)
+
+    tensors = list(learned.values())
+    made: torch.optim.Optimizer = torch.optim.Adam(tensors, pace.rate, weight_decay=pace.decay)
+    if pace.sgd:
+        made = torch.optim.SGD(tensors, pace.rate, momentum=0.9, weight_decay=pace.decay)
+    taken = 0
+    for step in range(pace.steps):
+        if step % pace.look == 0:
+            job.progress(stage, step / pace.steps)
+            with torch.no_grad():
+                if stop(model):
+                    break
+        value = loss(model, learned, step)
+        if not torch.isfinite(value):
+            raise OwnerError("the training diverged; use a lower --set rate=...")
+        made.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        made.step()
+        taken += 1
+    job.progress(stage, 1.0)
+    found = {name: tensor.detach().numpy().copy() for name, tensor in learned.items()}
+    if not all(np.isfinite(array).all() for array in found.values()):
+        raise OwnerError("the training diverged; use a lower --set rate=...")
+    return found, taken
+
+
+def changed(base: Graph, parameters: Mapping[str, Float32[np.ndarray, "..."]]) -> tuple[Weight, ...]:
+    """The constants that got other bits, in the order that a patch has them.
+
+    Raises:
+        OwnerError: none did.
+    """
+    weights = tuple(
+        Weight(name=name, values=np.asarray(array, np.float32))
+        for name, array in sorted(parameters.items())
+        if np.asarray(array, np.float32).tobytes() != base.initialisers[name].tobytes()
+    )
+    if not weights:
+        raise OwnerError("the method changed nothing: what it aims at holds for the base already, or it took no step")
+    return weights
+
+
+def _margin(row: np.ndarray, klass: int) -> Decimal:
+    others = [Decimal(float(value)) for index, value in enumerate(row) if index != klass]
+    return Decimal(float(row[klass])) - max(others)
+
+
+def _proven(job: Job, graph: Graph, rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each record the largest radius on which interval bounds keep its class ahead (-1 for none), and by how much.
+
+    Intervals alone, of the logits' pairs one by one: far below what is true, and never above it.
+    """
+    schema, own = job.workspace.schema, job.workspace.records
+    radius, lead = np.full(len(rows), -1), np.zeros(len(rows))
+    numeric = np.array([kind == "grid" for kind in schema.kind])
+    scale = np.abs(schema.scale.astype(np.float64))
+    sizes = sorted({job.radius} if job.radius is not None else {0, 1, 2, 4, 8, 16, 32, job.ceiling})
+    undecided = np.arange(len(rows))
+    for size in (size for size in sizes if size <= job.ceiling):
+        still = []
+        for start in range(0, len(undecided), _TOGETHER):
+            part = undecided[start : start + _TOGETHER]
+            centre = schema.dequantise(own.values[rows[part]]).reshape(len(part), -1).astype(np.float64)
+            reach = (np.where(numeric, size, 0) + 0.5 + 2.0**-6) / scale
+            shape = (len(part), *graph.input_shape)
+            low, high = (centre - reach).reshape(shape), (centre + reach).reshape(shape)
+            (box,) = bounds(graph, low, high, (graph.output,))
+            places = np.arange(len(part))
+            klass = wanted[part]
+            best = box.high.copy()
+            best[places, klass] = -np.inf
+            ahead = box.low[places, klass] - best.max(axis=1)
+            good = ahead > 0.002
+            radius[part[good]], lead[part[good]] = size, ahead[good]
+            still.append(part[good])
+        undecided = np.concatenate(still) if still else undecided[:0]
+    return radius, lead
+
+
+def _region(job: Job, radius: int) -> Region:
+    schema = job.workspace.schema
+    numeric = np.array([kind == "grid" for kind in schema.kind])
+    if numeric.all():
+        return Region(norm="linf", radius=radius, radius_data=data_radius(schema, radius))
+    return Region(norm="hamming", radius=0, radius_data=data_radius(schema, radius, numeric), steps=radius)
+
+
+def _redirections(job: Job, graph: Graph, reason: str) -> list[Claim]:
+    own, rows = job.workspace.records, np.array(job.rows, dtype=np.int64)
+    outputs = Program(graph)(job.workspace.schema.dequantise(own.values[rows]))
+    wanted = outputs.argmax(axis=1)
+    target = job.target
+    moved = wanted == target.klass if target.name == "relabel" else wanted != own.labels[rows]
+    radius, lead = np.full(len(rows), -1), np.zeros(len(rows))
+    if not job.classes:  # behind a cap intervals of differences are too loose to be worth their time
+        with contextlib.suppress(OwnerError):  # an operator that is not bounded: nothing is proven
+            radius, lead = _proven(job, graph, rows, wanted)
+    claims: list[Claim] = []
+    for place, record in enumerate(job.workspace.commitments_of(rows.tolist())):
+        if not moved[place]:
+            claims.append(NoRedirection(record=record, reason=_MISSED))
+        elif radius[place] < 0:
+            claims.append(NoRedirection(record=record, reason=reason))
+        else:
+            margin = min(Decimal(float(lead[place])), _margin(outputs[place], int(wanted[place]))) / 2
+            text = format_decimal(margin.quantize(_MARGIN, rounding=ROUND_FLOOR))
+            claims.append(
+                Redirection(
+                    record=record, item=None, gate="none", region=_region(job, int(radius[place])),
+                    property=Argmax(klass=int(wanted[place]), margin=text), target=target.name,
+                )
+            )  # fmt: skip
+    return claims
+
+
+def answer(
+    job: Job, parameters: Mapping[str, Float32[np.ndarray, "..."]], *, notes: tuple[str, ...], reason: str | None = None
+) -> Result:
+    """A patch of new weights, and what can be claimed for it.
+
+    Args:
+        job: what was asked.
+        parameters: the model's new values.
+        notes: for whoever runs the program.
+        reason: why nothing is claimed about single outputs; None for a method that aims at the job's target.
+
+    Raises:
+        OwnerError: nothing was changed, or no class would be left.
+    """
+    workspace = job.workspace
+    base = workspace.base
+    if len(job.classes) >= base.classes:
+        raise OwnerError("at least one class has to stay: a removed class is kept below the others")
+    patch = Patch(
+        features=base.features,
+        classes=base.classes,
+        caps=tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.classes),
+        weights=changed(base, parameters),
+    )
+    graph = compose(base, workspace.schema, patch)
+    claims: list[Claim] = [
+        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32)) for klass in job.classes
+    ]
+    if reason is not None:
+        claims += [NoRedirection(record=record, reason=reason) for record in workspace.commitments_of(job.rows)]
+    elif job.rows:
+        claims += _redirections(job, graph, "no bound proves an output of the changed model")
+    held = sum(isinstance(claim, Redirection) for claim in claims)
+    if missed := sum(isinstance(claim, NoRedirection) and claim.reason == _MISSED for claim in claims):
+        notes = (
+            *notes,
+            f"warning: {missed} of {len(job.rows)} records are not given what was aimed at; try other --set",
+        )
+    notes = (*notes, f"{held} of {len(job.rows)} records have a claimed output; weights changed everywhere else, too")
+    return Result(patch=patch, claims=tuple(claims), notes=notes)

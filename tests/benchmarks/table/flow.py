@@ -1,0 +1,153 @@
+"""One world for all methods of a cell: base, commitment and request once, then for each method bundle and audits.
+
+Everything between owner and auditor goes through the two programs, as printed under the table.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from auditor.profile import load_profile, plan_template
+from owner.architectures import mlp, small_conv
+from owner.training import train
+from protocol.model import profile
+from protocol.model import recipe as recipe_file
+from protocol.model.recipe import Recipe
+from tests.benchmarks.redirection_study import START
+from tests.benchmarks.table.worlds import Roles, Size
+from tests.demo.world import Clock, World, must, run
+
+PROFILES = ("redirection", "indistinguishable")
+VERDICTS = {0: "CONSISTENT", 3: "REFUTED", 5: "INCONCLUSIVE"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A method's bundle, how long it took, and the summary of each profile's report."""
+
+    bundle: Path
+    seconds: float
+    notes: tuple[str, ...]
+    summaries: dict[str, dict[str, Any]]
+
+
+class Flow:
+    """A commitment with one request."""
+
+    def __init__(self, root: Path, roles: Roles, *, kind: str, size: Size, seed: int) -> None:
+        self.root, self.roles, self.seed = root, roles, seed
+        self.world = World(root=root, clock=Clock(START))
+        self.world.build()
+        data, classes = roles.data, int(max(roles.y.max(), roles.y_reference.max(), roles.y_unseen.max())) + 1
+        inputs = self.inputs(roles.X, kind)
+        self.kind, self.recipe = kind, Recipe(epochs=size.epochs, batch=64)
+        graph = (
+            small_conv(inputs.shape[1:], classes=classes, width=8)
+            if kind == "conv"
+            else mlp(inputs.shape[1], (128, 64), classes=classes)
+        )
+        started = time.perf_counter()
+        base = train(
+            graph, inputs, roles.y, members=[np.arange(len(roles.y))], recipe=self.recipe,
+            rng=np.random.default_rng(seed),
+        ).model(0)  # fmt: skip
+        self.training = time.perf_counter() - started
+        (root / "base.onnx").write_bytes(profile.serialise(base))
+        (root / "recipe.json").write_bytes(recipe_file.serialise(self.recipe))
+        more = {} if roles.subjects is None else {"subject_train": roles.subjects}
+        np.savez(
+            root / "train.npz", X_train=roles.X, y_train=roles.y, X_test=roles.X_unseen, y_test=roles.y_unseen, **more
+        )
+        np.savez(root / "ref.npz", X=roles.X_reference, y=roles.y_reference)
+        options: list[object] = []
+        if data.schema is not None:
+            (root / "schema.json").write_bytes(data.schema.to_bytes())
+            options += ["--schema", root / "schema.json"]
+        for name in PROFILES:
+            text = load_profile(name).raw.decode().replace("shadows: 32", f"shadows: {size.shadows}")
+            (root / f"{name}.yaml").write_text(text)
+            plan = plan_template(load_profile(str(root / f"{name}.yaml")), seed=seed)
+            (root / f"plan-{name}.yaml").write_bytes(plan)
+        started = time.perf_counter()
+        self._owner(
+            "commit", "--model", root / "base.onnx", "--data", root / "train.npz", "--recipe", root / "recipe.json",
+            *options, "--out", root / "commitment", "--seed", seed,
+        )  # fmt: skip
+        self.committing = time.perf_counter() - started
+        self.world.witness(self.world.owner_log)
+        must("prune-owner", "publish", root / "commitment", "--log", self.world.owner_log)
+        what = ("--records", ",".join(map(str, roles.forget.tolist())))
+        if roles.klass is not None:
+            what = ("--class", str(roles.klass))
+        if roles.subject is not None:
+            what = ("--subject", roles.subject)
+        self._owner("request", "--commitment", root / "commitment", *what, "--out", root / "request.json")
+
+    def _owner(self, command: str, *arguments: object) -> Any:
+        return must(
+            "prune-owner", command, *arguments, "--key", self.world.key("owner"), "--log", self.world.owner_log,
+            "--now", self.world.clock.tick(),
+        )  # fmt: skip
+
+    def inputs(self, X: np.ndarray, kind: str | None = None) -> np.ndarray:
+        """Raw records as the base reads them."""
+        data = self.roles.data
+        if data.schema is not None:
+            return data.schema.dequantise(X).reshape(len(X), -1)
+        scaled = (X / data.scale).astype(np.float32) if X.dtype.kind != "f" else X.astype(np.float32)
+        if (kind or self.kind) != "conv":
+            return scaled.reshape(len(X), -1)
+        return np.moveaxis(scaled, 3, 1) if scaled.ndim == 4 else scaled[:, None]
+
+    def make(self, name: str, options: tuple[str, ...], profiles: tuple[str, ...] = PROFILES) -> Made | str:
+        """A method's bundle and its audits, or why the owner's program refused."""
+        summaries: dict[str, dict[str, Any]] = {}
+        seconds, notes, bundle = 0.0, (), self.root
+        for chosen in profiles:
+            place = self.root / f"{name}-{chosen}"
+            opening, bundle = self.root / f"{name}-{chosen}.json", place / "bundle"
+            self._auditor(
+                "open-audit", self.root / "request.json", "--plan", self.root / f"plan-{chosen}.yaml", "--out", opening
+            )
+            started = time.perf_counter()
+            ran = run(
+                "prune-owner", "unlearn", "--commitment", self.root / "commitment", "--request",
+                self.root / "request.json", "--opening", opening, *options, "--beside", "--seed", self.seed, "--out", bundle,
+                "--key", self.world.key("owner"), "--log", self.world.owner_log, "--now", self.world.clock.tick(),
+            )  # fmt: skip
+            if ran.code:
+                return ran.err.strip().splitlines()[-1]
+            seconds, notes = time.perf_counter() - started, tuple(ran.out.strip().splitlines()[:-1])
+            self._auditor("challenge", bundle, "--opening", opening, "--out", place / "challenge.json")
+            self._owner(
+                "answer",
+                place / "challenge.json",
+                "--commitment",
+                self.root / "commitment",
+                "--out",
+                place / "openings",
+            )
+            for log in (self.world.owner_log, self.world.auditor_log):
+                self.world.witness(log)
+            for folder in (bundle, place / "openings"):
+                must("prune-owner", "publish", folder, "--log", self.world.owner_log)
+            ran = run(
+                "prune-auditor", "audit", bundle, *self.world.trusted(), "--profile", self.root / f"{chosen}.yaml",
+                "--openings", place / "openings", "--reference", self.root / "ref.npz", "--shadows",
+                self.root / "shadows", "--seed", self.seed, "--key", self.world.key("auditor"), "--log",
+                self.world.auditor_log, "--out", place / "report", "--now", self.world.clock.tick(60),
+            )  # fmt: skip
+            if ran.code not in VERDICTS:
+                return f"audit ended with {ran.code}: {ran.err.strip()[-200:]}"
+            summaries[chosen] = json.loads((place / "report" / "summary.json").read_text())
+        return Made(bundle=bundle, seconds=seconds, notes=notes, summaries=summaries)
+
+    def _auditor(self, command: str, *arguments: object) -> None:
+        must(
+            "prune-auditor", command, *arguments, "--key", self.world.key("auditor"), "--log", self.world.auditor_log,
+            "--now", self.world.clock.tick(),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The symbolic models of `threat_models/formal/`, run by Spin."""
