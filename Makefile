@@ -10,8 +10,8 @@ SEED ?= 2
 FUZZ_SECONDS ?= 10
 SMALL ?=
 
-.PHONY: setup demo peers test properties check coverage bench calibration attacks table sacroml soundness marabou mlserver \
-  crash fuzz conformance formal clean
+.PHONY: setup demo peers test properties check coverage bench calibration attacks table matrix power sacroml soundness marabou \
+  mlserver crash fuzz conformance formal clean
 
 setup: $(READY)
 
@@ -86,9 +86,20 @@ sacroml: .venv-sacroml/.ready
 	.venv-sacroml/bin/python -c "from sacroml.attacks.likelihood_attack import LIRAAttack"
 	@touch $@
 
-# False accusations among honest models, and what is seen of others: some 45 minutes on one core. Stopped, it goes on.
+# False accusations among honest models, and what is seen of others: some ten minutes on one core. Stopped, it goes on.
 calibration: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.calibration --runs 200 --out tests/benchmarks/CALIBRATION.md
+
+# Every dishonest owner at every strength; SMALL=1 takes half a minute. DATA=../shared/data/mnist.npz adds two data sets
+# to the digits and takes an hour on one core. Stopped, it goes on with the next row.
+matrix: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.matrix \
+	  $(if $(SMALL),--small,$(if $(DATA),--data $(dir $(DATA))) --out threat_models/MATRIX.md)
+
+# What the statistical checks see, and what an owner gains who tunes the cheat: some forty minutes on one core.
+power: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.power --out threat_models/POWER.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.adaptive --out threat_models/ADAPTIVE.md
 
 # The table of attacks on five data sets: some ten minutes on one core. Stopped, it goes on with the next data set.
 attacks: $(READY)

@@ -53,6 +53,7 @@ from auditor.report.html import render
 from auditor.report.summary import to_summary
 from auditor.report_scan import Search
 from auditor.statistics.proportions import interval
+from auditor.threats import check_profile, load_threats
 from auditor.transcript import Transcript, replay
 from auditor.view import CheckResult, ReportView
 from protocol import manifest
@@ -217,8 +218,10 @@ def examine(inputs: Inputs) -> Outcome:
     """Load the bundle and run every check.
 
     Raises:
-        Error: the bundle, the answer or a log cannot be verified; nobody is accused.
+        Error: the bundle, the answer or a log cannot be verified; nobody is accused. Likewise a profile that promises
+            to cover a threat which it cannot.
     """
+    check_profile(inputs.profile, load_threats())
     policy, trust = trusted.read(inputs.policy, inputs.trust)
     inputs.progress("loading", 0.0)
     held = inputs.own_proofs if inputs.own_proofs is not None else inputs.ledger.proofs()

@@ -6,7 +6,7 @@ seed, how many records to open and how long the owner has to answer. The plan's 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ class Profile:
         raw: the profile's exact bytes.
         threats: ids of the threats that it is meant to cover; None if it names none, which stands for all
             (`auditor.threats.check_profile`).
+        levels_for: the checks whose levels it sets for the sake of one threat, by threat.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Profile:
     levels: Mapping[str, Mapping[str, Any]]
     raw: bytes
     threats: tuple[str, ...] | None = None
+    levels_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -128,10 +130,33 @@ class Profile:
 
 
 def _names(value: Any) -> bool:
-    # Whether they are threats is for `auditor.threats` to say, which knows them.
-    if not isinstance(value, list) or not value:
+    # Whether they are threats is for `auditor.threats` to say, which knows them. A mapping gives each its levels.
+    if not isinstance(value, list | dict) or not value:
         return False
     return all(isinstance(name, str) and 0 < len(name) <= 60 for name in value) and len(set(value)) == len(value)
+
+
+def _read_levels(levels: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Levels by check, each of the type and range that it has to have.
+
+    Raises:
+        Schema: no levels, an unknown one, or one of the wrong type or out of range.
+    """
+    if not isinstance(levels, dict):
+        raise Schema("is not a mapping of checks to levels", where=where)
+    for check, own in levels.items():
+        if check not in _LEVELS or not isinstance(own, dict):
+            raise Schema(f"the check {str(check)[:40]!r} has no levels", where=where)
+        refuse_unknown(own, set(_LEVELS[check]), f"{where}.{check}")
+        for level, setting in own.items():
+            kinds = _LEVELS[check][level]
+            if not isinstance(setting, kinds) or (isinstance(setting, bool) and bool not in kinds):
+                raise Schema(f"the level {check}.{level} is of the wrong type", where=where)
+            if isinstance(setting, (int, float)) and not 0 <= setting <= 1e9:
+                raise Schema(f"the level {check}.{level} is out of range", where=where)
+            if isinstance(setting, dict) and not _limits(setting):
+                raise Schema("property_limits is not a mapping of properties to {at_most} or {at_least}", where=where)
+    return levels
 
 
 def _limits(value: Mapping[Any, Any]) -> bool:
@@ -162,27 +187,24 @@ def parse_profile(data: bytes, *, where: str = "profile") -> Profile:
         raise Schema("a check is required twice, or levels is not a mapping", where=where)
     threats = value.get("threats")
     if "threats" in value and not _names(threats):
-        raise Schema("threats is not a list of different threat ids", where=where)
+        raise Schema("threats is not a list of different threat ids, nor a mapping of them to levels", where=where)
+    # What is set for one threat counts for the check, whatever it looks for: a level can have one value only.
+    own = {f"threats.{name}": given for name, given in threats.items()} if isinstance(threats, dict) else {}
     merged = {check: dict(defaults) for check, defaults in DEFAULT_LEVELS.items()}
-    for check, own in levels.items():
-        if check not in _LEVELS or not isinstance(own, dict):
-            raise Schema(f"the check {str(check)[:40]!r} has no levels", where=where)
-        refuse_unknown(own, set(_LEVELS[check]), f"{where}.levels.{check}")
-        for level, setting in own.items():
-            kinds = _LEVELS[check][level]
-            if not isinstance(setting, kinds) or (isinstance(setting, bool) and bool not in kinds):
-                raise Schema(f"the level {check}.{level} is of the wrong type", where=where)
-            if isinstance(setting, (int, float)) and not 0 <= setting <= 1e9:
-                raise Schema(f"the level {check}.{level} is out of range", where=where)
-            if isinstance(setting, dict) and not _limits(setting):
-                raise Schema("property_limits is not a mapping of properties to {at_most} or {at_least}", where=where)
-            merged[check][level] = setting
+    given_by: dict[tuple[str, str], Any] = {}
+    for place, given in {"levels": levels, **own}.items():
+        for check, settings in _read_levels(given, f"{where}.{place}").items():
+            for level, setting in settings.items():
+                if given_by.setdefault((check, level), setting) != setting:
+                    raise Schema(f"the level {check}.{level} is given twice, differently", where=f"{where}.{place}")
+                merged[check][level] = setting
     return Profile(
         name=name,
         required=tuple(required),
         levels=merged,
         raw=data,
         threats=tuple(threats) if threats is not None else None,
+        levels_for={name: tuple(given) for name, given in threats.items()} if isinstance(threats, dict) else {},
     )
 
 

@@ -5,14 +5,18 @@ What it gives: the same shadows as `auditor.shadows.train_shadows`, chunk by chu
 from its own seed, so where a chunk is trained makes no difference; with the same chunk size, libraries and kind
 of processor the results are equal bit for bit. Every worker trains on one thread, which fixes the order of sums.
 
+Progress comes by files: each worker writes how many epochs its chunk has seen, and whoever waits reads that until a
+chunk is complete. Where workers see other disks nothing arrives, and a chunk is told of when it comes in.
+
 Assumes workers that the auditor trusts with its reference data: they get all of it, and joblib talks to them by
 pickle. Does not start clusters, and reads no pickle from anybody else.
 """
 
 import importlib
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,10 @@ from auditor.shadows import Progress, Shadows, train_shadows
 from protocol.errors import AuditorError
 from protocol.model.graph import Graph
 from protocol.model.recipe import Recipe
+
+_PAUSE = 0.1
+_PATIENCE = 60.0
+"""Seconds without a word from any worker, after which one only waits for the next chunk to come in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,20 +91,68 @@ def _engine(backend: Backend, workers: int, address: str | None) -> Iterator[Non
     except ImportError:
         raise AuditorError("the ray backend needs the package ray") from None
     if not ray.is_initialized():
-        ray.init(address=address or "auto")
+        try:
+            ray.init(address=address or "auto")
+        except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise AuditorError(f"no ray cluster answers at {address or 'auto'}: {reason}") from None
     register()
     with joblib.parallel_config(backend="ray", n_jobs=workers):
         yield
 
 
-def _chunk(task: _Task, bounds: tuple[int, int]) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
+def _chunk(task: _Task, bounds: tuple[int, int], told: Path) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
     """Train the shadows from the first up to the second bound; runs in a worker."""
+
+    def report(epochs: int) -> None:
+        with suppress(OSError):  # another machine's disk
+            told.write_text(str(epochs))
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return bounds, shadows._train(task.job(), range(*bounds))  # noqa: SLF001
+        return bounds, shadows._train(task.job(), range(*bounds), report)  # noqa: SLF001
     finally:
         torch.set_num_threads(before)
+
+
+class _Told:
+    """What workers have written about chunks that are not in yet."""
+
+    def __init__(self, folder: Path, chunks: Iterable[tuple[int, int]], epochs: int) -> None:
+        self._epochs = epochs
+        self._seen = dict.fromkeys(chunks, 0)
+        self._paths = {bounds: folder / f"{bounds[0]}-{bounds[1]}" for bounds in self._seen}
+
+    def path(self, bounds: tuple[int, int]) -> Path:
+        """Where the worker of a chunk writes."""
+        return self._paths[bounds]
+
+    def ended(self, bounds: tuple[int, int]) -> None:
+        """Forget a chunk that came in."""
+        del self._seen[bounds]
+
+    def read(self) -> int:
+        """Return how many epochs of single shadows the chunks under way have seen."""
+        for bounds, seen in self._seen.items():
+            with suppress(OSError, ValueError):  # not there yet, or being written
+                self._seen[bounds] = max(seen, min(self._epochs, int(self._paths[bounds].read_text())))
+        return sum((stop - start) * epochs for (start, stop), epochs in self._seen.items())
+
+    def wait(self, told: Callable[[int], None]) -> None:
+        """Tell of each epoch until a chunk is complete, or nobody has written anything for a while.
+
+        What then comes in, a result or the end of a worker that was killed, is for joblib to say.
+        """
+        last, since = -1, time.monotonic()
+        while time.monotonic() - since < _PATIENCE:
+            done = self.read()
+            if done != last:
+                told(done)
+                last, since = done, time.monotonic()
+            if self._epochs in self._seen.values():
+                return
+            time.sleep(_PAUSE)
 
 
 def train_shadows_on(
@@ -128,7 +184,8 @@ def train_shadows_on(
         address: of a running dask scheduler or ray cluster.
         cache: as there; chunks are interchangeable with those of a local run.
         chunk: shadows in a task.
-        progress: as there, but called once for each chunk that comes in, in any order.
+        progress: as there, while chunks are under way as well; on ray, which joblib gives no results of before the
+            last, at the end only.
 
     Raises:
         AuditorError: as there, or the backend is not there.
@@ -152,16 +209,29 @@ def train_shadows_on(
                 missing.append((start, stop))
         ready = count - sum(stop - start for start, stop in missing)
         with _engine(backend, workers, address):
-            tasks = (joblib.delayed(_chunk)(task, bounds) for bounds in missing)
-            results: Iterable[tuple[tuple[int, int], dict[str, np.ndarray]]] = (
-                joblib.Parallel(return_as="list" if backend == "ray" else "generator_unordered")(tasks)
+            notes = Path(temporary) / "told"
+            notes.mkdir()
+            told = _Told(notes, missing, recipe.epochs)
+            tasks = (joblib.delayed(_chunk)(task, bounds, told.path(bounds)) for bounds in missing)
+            # Dispatched at once; what `next` waits for is under way in the meantime.
+            results: Iterator[tuple[tuple[int, int], dict[str, np.ndarray]]] = (
+                iter(joblib.Parallel(return_as="list" if backend == "ray" else "generator_unordered")(tasks))
                 if missing
-                else ()
+                else iter(())
             )
-            for (start, stop), part in results:
-                store_chunk(folder, start, stop, part)
-                ready += stop - start
+
+            def under_way(epochs: int) -> None:
                 if progress is not None:
-                    progress(ready * recipe.epochs, count * recipe.epochs)
+                    progress(ready * recipe.epochs + epochs, count * recipe.epochs)
+
+            for _ in missing:
+                if progress is not None and backend != "ray":
+                    told.wait(under_way)
+                (start, stop), part = next(results)
+                store_chunk(folder, start, stop, part)
+                told.ended((start, stop))
+                ready += stop - start
+            if progress is not None and missing:
+                progress(count * recipe.epochs, count * recipe.epochs)
         # Every chunk is there: this only puts them together, under the same checks as any other run.
         return train_shadows(graph, inputs, labels, recipe=recipe, seed=seed, count=count, cache=root, chunk=chunk)

@@ -5,9 +5,9 @@ the raw material of the membership attacks (LiRA, RMIA). Assumes that the refere
 auditor's own; how well it matches the owner's data bounds what the attacks can see, and the
 report says so. Does not know the owner's training recipe, nor claim that shadows resemble the base.
 
-All shadows of a chunk advance together: stacked parameters under `torch.vmap`, and for perceptrons the same by
-batched products that are written out, in layouts that the processor likes (`make bench` measures it). Each
-shadow draws its half, its initial weights and its order of records from its own generator, so
+All shadows of a chunk advance together: stacked parameters under `torch.vmap`, and for perceptrons and convolutional
+networks the same as one network, in layouts that the processor likes (`auditor.stacked`; `make bench` measures it).
+Each shadow draws its half, its initial weights and its order of records from its own generator, so
 the same seed gives the same shadows however they are chunked, up to float32 summation order.
 Trained chunks are kept in a folder, under a key of everything that made them; a peer tool that
 reused shadows by their count alone gave a wrong result.
@@ -18,8 +18,9 @@ PyTorch's default initialisation (uniform in +-1/sqrt(fan-in)).
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from auditor import stacked
 from auditor.execute import apply, float32_arithmetic, tensor
 from auditor.shadow_cache import load_chunk, store_chunk
 from protocol.digests import jcs_digest, sha256_hex
@@ -36,8 +38,10 @@ from protocol.model.profile import graph_digest
 from protocol.model.recipe import Recipe
 
 Progress = Callable[[int, int], None]
+Style = Literal["torch", "scikit-learn"]
+"""How whoever trained the attacked model starts and batches: torch's defaults and batches as equal as they can be; or
+scikit-learn's uniform values within +-sqrt(6 / (fan-in + fan-out)) and full batches with what is left behind them."""
 Stacked = Mapping[str, Float32[np.ndarray, "shadow ..."]]
-_RUNNING = 0.1  # share of the new batch in BatchNormalization's running averages, torch's default
 _WIDE = 32  # outputs from which a layer counts as wide
 
 
@@ -65,11 +69,11 @@ class Shadows:
             batch: records per run.
         """
         network = _Network(self.graph)
-        stacked = {name: tensor(array) for name, array in self.parameters.items()}
+        values = {name: tensor(array) for name, array in self.parameters.items()}
         run = torch.vmap(lambda parameters, x: network.run(parameters, x)[0], in_dims=(0, None))
         with torch.no_grad(), float32_arithmetic():
             parts = [
-                run(stacked, tensor(inputs[start : start + batch])).numpy()
+                run(values, tensor(inputs[start : start + batch])).numpy()
                 for start in range(0, max(1, len(inputs)), batch)
             ]
         result: Float32[np.ndarray, "shadow record class"] = np.concatenate(parts, axis=1)
@@ -86,29 +90,7 @@ class _Job:
     recipe: Recipe
     seed: int
     count: int
-
-
-class _Narrow(torch.autograd.Function):
-    """x @ w.T with both products of the backward pass in the order that is quick for few outputs.
-
-    Torch's own rule makes the gradient of w as x.T @ g and turns it, which takes five times as long for 10 outputs.
-    """
-
-    @staticmethod
-    def forward(x: Tensor, w: Tensor) -> Tensor:
-        """Return the product; leading axes are a batch of products."""
-        return (w @ x.mT).mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
-        """Keep both factors."""
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return the gradients of both factors."""
-        x, w = ctx.saved_tensors
-        return g @ w if ctx.needs_input_grad[0] else None, g.mT @ x
+    style: Style = "torch"
 
 
 class _Network:
@@ -123,7 +105,7 @@ class _Network:
         self.turned: set[str] = set()
         """Weights of wide layers, learned as (input, output): their gradients come out of a product in that layout."""
         self.narrow: set[str] = set()
-        """Weights of layers with few outputs, whose products are `_Narrow`."""
+        """Weights of layers with few outputs, whose products are taken in another order."""
         made = {node.outputs[0]: node for node in graph.nodes}
         for node in graph.nodes:
             self._roles(node, made)
@@ -159,13 +141,27 @@ class _Network:
                 if name and name not in self.fan_in:
                     self.fan_in[name] = fan_in
 
-    def initial(self, random: np.random.Generator) -> dict[str, Float32[np.ndarray, "..."]]:
+    @cached_property
+    def fan_out(self) -> dict[str, int]:
+        """Outputs of the linear layer that a weight or bias belongs to; nothing of other layers."""
+        shapes = {name: array.shape for name, array in self.graph.initialisers.items()}
+        return {
+            name: shapes[node.inputs[1]][0]
+            for node in self.graph.nodes
+            if node.op == "Gemm" and node.attributes["transB"]
+            for name in node.inputs[1:]
+            if name in self.fan_in
+        }
+
+    def initial(self, random: np.random.Generator, style: Style = "torch") -> dict[str, Float32[np.ndarray, "..."]]:
         """One shadow's starting values of everything that is trained or averaged."""
         values: dict[str, Float32[np.ndarray, "..."]] = {}
         for name in (*self.trained, *sorted(self.averages)):
             shape = self.graph.initialisers[name].shape
             if name in self.fan_in:
                 bound = self.fan_in[name] ** -0.5
+                if style == "scikit-learn":
+                    bound = (6.0 / (self.fan_in[name] + self.fan_out[name])) ** 0.5
                 values[name] = random.uniform(-bound, bound, shape).astype(np.float32)
             else:
                 values[name] = np.full(shape, 1.0 if name in self.ones else 0.0, np.float32)
@@ -185,48 +181,17 @@ class _Network:
                 cells = inputs[0].numel() // inputs[0].shape[1]
                 fresh = (mean.detach(), variance.detach() * (cells / max(1, cells - 1)))
                 for name, old, new in zip(node.inputs[3:], inputs[3:], fresh, strict=True):
-                    averages[name] = (1 - _RUNNING) * old + _RUNNING * new
+                    averages[name] = (1 - stacked.RUNNING) * old + stacked.RUNNING * new
                 inputs = [*inputs[:3], mean, variance]
             tensors |= apply(node, inputs)
         return tensors[self.graph.output], averages
 
-    @property
-    def perceptron(self) -> bool:
-        """Whether it is linear layers and ReLU, all numbers trained, so that `run_stacked` can run it."""
-        held = self.graph.initialisers
-        return not self.constants and all(
-            node.inputs[0] not in held
-            and (
-                node.op == "Relu"
-                or (
-                    node.op == "Gemm"
-                    # A weight may be used twice, once turned and once not: each use is looked at.
-                    and node.attributes["transB"]
-                    and node.attributes["alpha"] == node.attributes["beta"] == 1.0
-                    and node.inputs[1] in self.turned | self.narrow
-                    and len(node.inputs) == 3
-                    and node.inputs[2] in held
-                    and held[node.inputs[2]].ndim == 1
-                )
-            )
-            for node in self.graph.nodes
+    @cached_property
+    def stackable(self) -> bool:
+        """Whether all shadows of a chunk can run as one network (`auditor.stacked`)."""
+        return stacked.stackable(
+            self.graph, weights=self.turned | self.narrow, trained=self.trained, averages=self.averages
         )
-
-    def run_stacked(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Logits of all shadows of a chunk, each on its own records; what `run` gives under `torch.vmap`, sooner."""
-        tensors = {self.graph.input: x}
-        for node in self.graph.nodes:
-            left = tensors[node.inputs[0]]
-            if node.op == "Relu":
-                result = torch.relu(left)
-            else:
-                weight, bias = values[node.inputs[1]], values[node.inputs[2]].unsqueeze(1)
-                if node.inputs[1] in self.turned:
-                    result = torch.baddbmm(bias, left, weight.mT)
-                else:
-                    result = _Narrow.apply(left, weight) + bias  # type: ignore[no-untyped-call]
-            tensors[node.outputs[0]] = result
-        return tensors[self.graph.output]
 
 
 def train_shadows(
@@ -240,6 +205,7 @@ def train_shadows(
     cache: Path | None = None,
     chunk: int = 16,
     progress: Progress | None = None,
+    style: Style = "torch",
 ) -> Shadows:
     """Train `count` shadows, or take those of an earlier, possibly interrupted, run.
 
@@ -254,13 +220,15 @@ def train_shadows(
         chunk: shadows trained together; each chunk is stored when it is done.
         progress: called with (done, in all) after each epoch of a chunk and for each chunk that is there already,
             counted in epochs of single shadows, so that shares of it are shares of the time.
+        style: of the attacked model's training, where it is known. Shadows of another style see less: on a perceptron
+            of scikit-learn's offline LiRA loses .008 of its AUC (tests/benchmarks/RESULTS.md).
 
     Raises:
         AuditorError: data that does not fit the graph, a recipe that can't be followed or
             diverges, or an architecture with nothing to train.
     """
     network = _Network(graph)
-    job = _Job(network=network, inputs=inputs, labels=labels, recipe=recipe, seed=seed, count=count)
+    job = _Job(network=network, inputs=inputs, labels=labels, recipe=recipe, seed=seed, count=count, style=style)
     _check(job, chunk)
     folder = None if cache is None else cache / _key(job)
     half = len(inputs) // 2
@@ -304,6 +272,10 @@ def _check(job: _Job, chunk: int) -> None:
         raise AuditorError("shadows need at least 4 reference records, with one int64 class each")
     if labels.min() < 0 or labels.max() >= graph.classes:
         raise AuditorError("a reference record has a class that the model does not have")
+    if job.style not in {"torch", "scikit-learn"} or (
+        job.style != "torch" and job.network.fan_in.keys() != job.network.fan_out.keys()
+    ):
+        raise AuditorError("the style is torch or, for perceptrons alone, scikit-learn")
     if min(job.count, chunk, recipe.epochs, recipe.batch) < 1 or job.seed < 0:
         raise AuditorError("count, chunk, epochs and batch must be at least 1, the seed at least 0")
     if recipe.optimiser not in {"adam", "sgd"} or not (recipe.rate > 0 and recipe.weight_decay >= 0):
@@ -320,6 +292,7 @@ def _key(job: _Job) -> str:
             "recipe": {name: str(value) for name, value in asdict(job.recipe).items()},
             "seed": str(job.seed),
             "count": job.count,
+            **({} if job.style == "torch" else {"style": job.style}),
         }
     )
 
@@ -336,13 +309,13 @@ def _train(job: _Job, indices: range, report: Callable[[int], None] = _silent) -
     ]
     half = len(inputs) // 2
     members = np.stack([np.sort(random.permutation(len(inputs))[:half]) for random in generators])
-    start = [network.initial(random) for random in generators]
-    stacked = {name: tensor(np.stack([values[name] for values in start])) for name in start[0]}
-    averages = {name: stacked.pop(name) for name in sorted(network.averages)}
+    start = [network.initial(random, job.style) for random in generators]
+    initial = {name: tensor(np.stack([values[name] for values in start])) for name in start[0]}
+    averages = {name: initial.pop(name) for name in sorted(network.averages)}
     x, y = tensor(inputs).flatten(1), tensor(job.labels)
     held = {
         name: (value.mT.contiguous() if name in network.turned else value).requires_grad_()
-        for name, value in stacked.items()
+        for name, value in initial.items()
     }
     parameters = list(held.values())
     optimiser: torch.optim.Optimizer
@@ -353,16 +326,18 @@ def _train(job: _Job, indices: range, report: Callable[[int], None] = _silent) -
     step = torch.vmap(
         lambda values, state, batch: network.run({**values, **state}, batch, training=True), randomness="error"
     )
-    parts, perceptron = -(-half // recipe.batch), network.perceptron
+    full = np.arange(recipe.batch, half, recipe.batch)
+    splits: int | np.ndarray = -(-half // recipe.batch) if job.style == "torch" else full
+    together = network.stackable
     with float32_arithmetic():
         for epoch in range(recipe.epochs):
             order = np.stack([random.permutation(chosen) for random, chosen in zip(generators, members, strict=True)])
-            for columns in np.array_split(order, parts, axis=1):
+            for columns in np.array_split(order, splits, axis=1):
                 picked = torch.from_numpy(columns.ravel())
                 batch = x.index_select(0, picked).view(*columns.shape, *inputs.shape[1:])
                 values = {name: value.mT if name in network.turned else value for name, value in held.items()}
-                if perceptron:
-                    logits = network.run_stacked(values, batch)
+                if together:
+                    logits, averages = stacked.run(network.graph, values, averages, network.turned, batch)
                 else:
                     logits, averages = step(values, averages, batch)
                 # A sum over shadows, a mean over records: no shadow's gradient sees another's loss.

@@ -6,6 +6,7 @@ says what is missing. Assumes the catalogue is right about the checks (a test co
 Does not audit anything, and does not claim that the list of threats is complete.
 """
 
+import functools
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -184,6 +185,7 @@ def parse_threat(data: bytes, *, where: str) -> Threat:
     return threat
 
 
+@functools.cache
 def load_threats() -> tuple[Threat, ...]:
     """All threats of the catalogue, by id.
 
@@ -256,6 +258,13 @@ def check_profile(profile: Profile, threats: Sequence[Threat]) -> None:
         if profile.threats is not None and not set(threat.checks) & set(profile.required):
             wanted = " or ".join(threat.checks)
             raise AuditorError(f"names the threat {name} but does not require {wanted}", where=profile.name)
+        for check in profile.levels_for.get(name, ()):
+            if check not in threat.checks:
+                raise AuditorError(
+                    f"sets a level of {check} for {name}, which that check does not catch", where=profile.name
+                )
+            if check not in profile.required:
+                raise AuditorError(f"sets a level of {check} for {name} but does not require it", where=profile.name)
 
 
 __all__ = ["Game", "Threat", "as_table", "check_profile", "load_threats", "parse_threat"]

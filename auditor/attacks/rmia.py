@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import special, stats
 
 from auditor.attacks.observation import Scores, Unavailable, View, log_probability
@@ -19,6 +19,13 @@ from protocol.errors import AuditorError
 
 DEFAULT_OFFLINE_A = 0.3
 TUNING_TARGETS = 4
+
+
+def marginal(mean_out: Float[np.ndarray, "record"], offline_a: float) -> Float[np.ndarray, "record"]:
+    """Return p = (1 + a)/2 * mean_OUT p + (1 - a)/2, kept above 0."""
+    found: np.ndarray = mean_out * ((1.0 + offline_a) / 2.0) + (1.0 - offline_a) / 2.0
+    np.maximum(found, np.finfo(np.float64).tiny, out=found)
+    return found
 
 
 def log_ratio(
@@ -33,8 +40,7 @@ def log_ratio(
 
     Source: Zarifzadeh et al., "Low-Cost High-Power Membership Inference Attacks", ICML 2024, appendix B.2.2.
     """
-    marginal = (1.0 + offline_a) / 2.0 * mean_out + (1.0 - offline_a) / 2.0
-    ratio: np.ndarray = log_p - np.log(np.maximum(marginal, np.finfo(np.float64).tiny))
+    ratio: np.ndarray = log_p - np.log(marginal(mean_out, offline_a))
     return ratio
 
 
@@ -58,43 +64,71 @@ def population_share(
     return share
 
 
-def _auc(scores: Float[np.ndarray, "record"], member: Bool[np.ndarray, "record"]) -> float:
-    ranks = stats.rankdata(scores)
-    positives = int(member.sum())
-    above = ranks[member].sum() - positives * (positives + 1) / 2.0
-    return float(above / (positives * (member.size - positives)))
+def _area(scores: Float[np.ndarray, "record"], member: Bool[np.ndarray, "record"]) -> float:
+    """Return the AUC of scores of at least 0; ties count half."""
+    # Floats of one sign are in the order of their bits. The last bit, a difference of 1e-16, says who is a member: one
+    # sort of plain numbers takes a tenth of the time that ranks take.
+    keys = (np.ascontiguousarray(scores).view(np.int64) & -2) | member
+    keys.sort()
+    count = int(member.sum())
+    if bool((keys[1:] >> 1 == keys[:-1] >> 1).any()):
+        ranks = stats.rankdata(scores)
+        above = float(ranks[member].sum()) - count * (count + 1) / 2.0
+    else:
+        above = float(np.flatnonzero(keys & 1).sum()) - count * (count - 1) / 2.0
+    return above / (count * (member.size - count))
 
 
-def tune(view: View) -> float | None:
+Known = tuple[Float[np.ndarray, "shadow record"], Float[np.ndarray, "record"], Int[np.ndarray, "record"]]
+
+
+def _known(view: View) -> Known:
+    """Probability of the label under each shadow model; its sum over those without the record; their number."""
+    probability = special.expit(view.shadow_phi)
+    return probability, np.einsum("sr,sr->r", probability, view.out), view.out.sum(axis=0)
+
+
+def tune(view: View, known: Known | None = None) -> float | None:
     """Choose a by attacking a few shadow models, whose members are known, with the other shadow models.
 
-    The forgotten records take no part, so the choice cannot favour a result.
+    The forgotten records take no part, so the choice cannot favour a result. The mean AUC is looked at in steps of
+    0.2, and then a step of 0.1 on both sides of the best of them. Ratios are compared without their logarithms, which
+    do not change an order.
 
     Args:
         view: shadow models trained on parts of the reference records.
+        known: what `_known` gives, if it is at hand.
 
     Returns:
-        The value in 0, 0.1, .., 1 with the best mean AUC, or None where no shadow model can play the target.
+        The value in 0, 0.1, .., 1, or None where no shadow model can play the target.
     """
-    reference = view.reference
-    probability = special.expit(view.shadow_phi[:, reference])
-    out = view.out[:, reference]
-    grid = np.linspace(0.0, 1.0, 11)
-    total = np.zeros(grid.size)
-    used = 0
-    for target in range(min(TUNING_TARGETS, out.shape[0])):
-        member = ~out[target]
-        others = out.copy()
-        others[target] = False
-        count = others.sum(axis=0)
-        known = count > 0
-        if member[known].all() or not member[known].any():
+    probability, total, count = _known(view) if known is None else known
+    reference = np.flatnonzero(view.reference)
+    total, count = total[reference], count[reference]
+    targets = []
+    for target in range(min(TUNING_TARGETS, len(probability))):
+        own, out = probability[target, reference], view.out[target, reference]
+        others = count - out
+        usable = others > 0
+        if not usable.all():
+            own, out, others = own[usable], out[usable], others[usable]
+        if out.all() or not out.any():
             continue
-        mean_out = np.where(others, probability, 0.0).sum(axis=0)[known] / count[known]
-        log_p = log_probability(view.shadow_phi[target, reference][known])
-        total += [_auc(log_ratio(log_p, mean_out, float(a)), member[known]) for a in grid]
-        used += 1
-    return float(grid[total.argmax()]) if used else None
+        mean_out = np.maximum((total if usable.all() else total[usable]) - own * out, 0.0) / others
+        targets.append((own, mean_out, ~out))
+    if not targets:
+        return None
+    found: dict[int, float] = {}
+
+    def mean_area(tenths: int) -> float:
+        if tenths not in found:
+            found[tenths] = math.fsum(
+                _area(own / marginal(mean_out, tenths / 10.0), member) for own, mean_out, member in targets
+            )
+        return found[tenths]
+
+    coarse = max(range(0, 11, 2), key=mean_area)
+    return max((coarse, *(near for near in (coarse - 1, coarse + 1) if 0 <= near <= 10)), key=mean_area) / 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +156,13 @@ class Rmia:
 
     def __call__(self, view: View) -> Scores | Unavailable:
         """Return the shares."""
-        count = view.out.sum(axis=0)
+        known = _known(view)
+        _, total, count = known
         if int(count.min()) < 1:
             return Unavailable(reason="a record without a shadow model that was trained without it")
-        chosen = tune(view) if self.offline_a is None else self.offline_a
+        chosen = tune(view, known) if self.offline_a is None else self.offline_a
         offline_a = DEFAULT_OFFLINE_A if chosen is None else chosen
-        mean_out = np.where(view.out, special.expit(view.shadow_phi), 0.0).sum(axis=0) / count
-        ratios = log_ratio(log_probability(view.phi), mean_out, offline_a)
+        ratios = log_ratio(log_probability(view.phi), total / count, offline_a)
         values = population_share(ratios, view.reference, math.log(self.gamma))
         return Scores(
             values=values,

@@ -26,6 +26,7 @@ def _attacks(section: Section | None) -> list[str]:
 def plan(template: bool, profile: str, seed: int, check: Path | None, as_json: bool) -> None:
     """Print a plan to start from, or read one."""
     from auditor.profile import load_profile, parse_plan, plan_template
+    from auditor.threats import check_profile, load_threats
 
     if template == (check is not None):
         raise AuditorError("give --template, or --check with a plan")
@@ -42,7 +43,9 @@ def plan(template: bool, profile: str, seed: int, check: Path | None, as_json: b
             attacks=sorted(parsed.membership.attacks) if parsed.membership is not None else None,
         )
         return
-    text = plan_template(load_profile(profile), seed=seed).decode()
+    chosen = load_profile(profile)
+    check_profile(chosen, load_threats())
+    text = plan_template(chosen, seed=seed).decode()
     click.echo(json.dumps({"plan": text}) + "\n" if as_json else text, nl=False)
 
 

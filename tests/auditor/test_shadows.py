@@ -9,6 +9,7 @@ from auditor import shadow_cache
 from auditor import shadows as module
 from auditor.execute import Program
 from auditor.shadows import train_shadows
+from owner.architectures import small_conv
 from protocol.digests import sha256_hex
 from protocol.errors import AuditorError
 from protocol.model.graph import Graph
@@ -138,13 +139,13 @@ def _used_twice(transposed):
 )
 def test_perceptrons_by_products_written_out_are_those_of_vmap(graph, monkeypatch):
     network = module._Network(graph)
-    assert network.perceptron
+    assert network.stackable
     assert len(network.turned) == 1
     assert network.narrow
     inputs, labels = _data(graph)
     how = {"recipe": RECIPE, "seed": 3, "count": 3}
     quick = train_shadows(graph, inputs, labels, **how)
-    monkeypatch.setattr(module._Network, "perceptron", False)
+    monkeypatch.setattr(module._Network, "stackable", False)
     slow = train_shadows(graph, inputs, labels, **how)
     assert (quick.out == slow.out).all()
     for name, array in quick.parameters.items():
@@ -160,11 +161,124 @@ def _relu_of_a_weight():
     return builder.graph()
 
 
-def test_only_plain_perceptrons_are_written_out():
-    assert not module._Network(conv_net()).perceptron
-    assert not module._Network(_used_twice(0)).perceptron
-    assert module._Network(_used_twice(1)).perceptron
-    assert not module._Network(_relu_of_a_weight()).perceptron
+def _conv_of(operator, **attributes):
+    """A convolution of one channel, another operator and a linear layer."""
+    builder = Builder(np.random.default_rng(0), (1, 6, 6))
+    builder.apply("Conv", "x", builder.weight(4, 1, 3, 3), shape=(4, 6, 6), kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+    if operator:
+        builder.apply(operator, builder.last, **attributes)
+    builder.flatten()
+    builder.apply("Gemm", builder.last, builder.weight(3, builder.shape[0]), builder.weight(3), transB=1, shape=(3,))
+    return builder.graph()
+
+
+def _scaled():
+    builder = Builder(np.random.default_rng(0), (1, 6, 6))
+    builder.apply("Mul", "x", builder.weight(1, 1, 1))
+    builder.flatten()
+    builder.apply("Gemm", builder.last, builder.weight(3, 36), builder.weight(3), transB=1, shape=(3,))
+    return builder.graph()
+
+
+def _ends_in_a_picture():
+    builder = Builder(np.random.default_rng(0), (1, 6, 6))
+    builder.apply("GlobalAveragePool", "x", shape=(1, 1, 1))
+    return builder.graph()
+
+
+@pytest.mark.parametrize(
+    ("graph", "fits"),
+    [
+        (conv_net(), True),
+        (small_conv((3, 8, 8), classes=3, width=4), True),
+        (small_conv((1, 8, 8), classes=3, width=4, residual=False), True),
+        (_conv_of("Relu"), True),
+        (_conv_of(None), True),
+        (_used_twice(1), True),
+        (_used_twice(0), False),
+        (_relu_of_a_weight(), False),
+        (_scaled(), False),
+        (_ends_in_a_picture(), False),
+    ],
+    ids=[
+        "conv, norm and pool", "residual", "no residual", "relu", "conv", "twice", "once turned", "of a weight", "constant",
+        "picture",
+    ],
+)  # fmt: skip
+def test_what_runs_as_one_network(graph, fits):
+    assert module._Network(graph).stackable is fits
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [conv_net(), small_conv((3, 8, 8), classes=3, width=4), _conv_of("Relu")],
+    ids=["conv, norm and pool", "residual", "relu"],
+)
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_grouped_convolutions_train_what_vmap_and_each_shadow_alone_train(graph, optimiser, monkeypatch):
+    inputs, labels = _data(graph, records=24)
+    # A step of Adam is as long for a gradient that is all rounding: few steps, and a wider tolerance.
+    recipe = Recipe(optimiser=optimiser, rate=1e-3, epochs=2, batch=6, weight_decay=1e-3)
+    how = {"recipe": recipe, "seed": 3, "count": 3}
+    grouped = train_shadows(graph, inputs, labels, **how)
+    alone = train_shadows(graph, inputs, labels, **how, chunk=1)
+    monkeypatch.setattr(module._Network, "stackable", False)
+    by_vmap = train_shadows(graph, inputs, labels, **how)
+    start = module._Network(graph).initial(np.random.default_rng(0))
+    for other in (alone, by_vmap):
+        assert (grouped.out == other.out).all()
+        for name, array in grouped.parameters.items():
+            assert array.shape == (3, *start[name].shape)
+            tolerance = 1e-5 if optimiser == "sgd" else 4 * 3 * 1e-3
+            np.testing.assert_allclose(array, other.parameters[name], atol=tolerance, rtol=1e-4)
+        np.testing.assert_allclose(
+            grouped.logits(inputs), other.logits(inputs), atol=1e-4 if optimiser == "sgd" else 0.05
+        )
+
+
+def test_the_style_of_scikit_learn_starts_within_its_bounds_and_leaves_a_short_batch(monkeypatch, tmp_path):
+    graph = mlp([50, 40, 3])
+    values = module._Network(graph).initial(np.random.default_rng(0), "scikit-learn")
+    for name, outer in module._Network(graph).fan_out.items():
+        bound = (6 / (module._Network(graph).fan_in[name] + outer)) ** 0.5
+        assert np.abs(values[name]).max() <= bound
+        assert values[name].size < 50 or np.abs(values[name]).max() > 0.9 * bound
+    sizes = []
+    real = module.stacked.run
+
+    def run(*arguments):
+        sizes.append(arguments[-1].shape[1])
+        return real(*arguments)
+
+    monkeypatch.setattr(module.stacked, "run", run)
+    inputs, labels = _data(graph, records=42)
+    how = {"recipe": Recipe(epochs=1, batch=8), "seed": 0, "count": 2, "cache": tmp_path}
+    train_shadows(graph, inputs, labels, style="scikit-learn", **how)
+    train_shadows(graph, inputs, labels, **how)
+    assert sizes == [8, 8, 5, 7, 7, 7]
+    assert len(list(tmp_path.iterdir())) == 2  # keys of their own
+    with pytest.raises(AuditorError, match="perceptrons alone"):
+        train_shadows(conv_net(), *_data(conv_net()), recipe=RECIPE, seed=0, count=1, style="scikit-learn")
+    with pytest.raises(AuditorError, match="the style is"):
+        train_shadows(graph, inputs, labels, recipe=RECIPE, seed=0, count=1, style="jax")
+
+
+def test_one_value_to_normalise_by(monkeypatch):
+    builder = Builder(np.random.default_rng(0), (1, 1, 1))
+    builder.apply("Conv", "x", builder.weight(2, 1, 1, 1), shape=(2, 1, 1), kernel_shape=(1, 1))
+    names = [builder.weight(2), builder.weight(2), builder.weight(2), builder.weight(2, positive=True)]
+    builder.apply("BatchNormalization", builder.last, *names)
+    builder.flatten()
+    builder.apply("Gemm", builder.last, builder.weight(3, 2), builder.weight(3), transB=1, shape=(3,))
+    graph = builder.graph()
+    inputs, labels = _data(graph, records=6)
+    how = {"recipe": Recipe(rate=1e-2, epochs=1, batch=1, optimiser="sgd"), "seed": 3, "count": 2}
+    grouped = train_shadows(graph, inputs, labels, **how)
+    assert module._Network(graph).stackable
+    monkeypatch.setattr(module._Network, "stackable", False)
+    by_vmap = train_shadows(graph, inputs, labels, **how)
+    for name, array in grouped.parameters.items():
+        np.testing.assert_allclose(array, by_vmap.parameters[name], atol=1e-5)
 
 
 def test_constants_of_the_architecture_stay_and_biases_are_trained():

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import auditor
+from auditor import audit
 from auditor.cli import main
 from auditor.profile import CHECKS, PROFILE_VERSION, built_in, load_profile, parse_profile
 from auditor.strict_yaml import parse_mapping, refuse_unknown
@@ -434,7 +435,7 @@ def test_threat_without_check_must_be_out_of_reach():
 
 
 @pytest.mark.parametrize(
-    "threats", [[], "noop-patch", [1], [["x"]], [""], ["a" * 61], ["noop-patch", "noop-patch"], {}]
+    "threats", [[], "noop-patch", [1], [["x"]], [""], ["a" * 61], ["noop-patch", "noop-patch"], {}, {"": {}}]
 )
 def test_threats_of_a_profile_are_a_list_of_names(threats):
     with pytest.raises(Schema, match="threats is not"):
@@ -445,3 +446,61 @@ def test_threats_of_a_profile_may_not_be_empty_text():
     data = f"version: {PROFILE_VERSION}\nname: own\nrequired: [hygiene]\nthreats:\n".encode()
     with pytest.raises(Schema, match="threats is not"):
         parse_profile(data)
+
+
+# --- levels for a threat, and the audit itself --------------------------------------------------------------------
+
+
+def test_a_threat_can_bring_its_own_levels():
+    required = ["persistence", "membership", "locality"]
+    named = profile(
+        required,
+        {"point-lookup": {"persistence": {"distance": 2}}, "over-forgetting": {"membership": {"margin": 0.05}}},
+    )
+    assert named.threats == ("point-lookup", "over-forgetting")
+    assert named.levels["persistence"] == {"distance": 2, "share_at_least": 0.9}
+    assert named.levels["membership"]["margin"] == 0.05
+    assert named.levels_for == {"point-lookup": ("persistence",), "over-forgetting": ("membership",)}
+    check_profile(named, THREATS)
+
+
+@pytest.mark.parametrize(
+    ("threats", "reason"),
+    [
+        ({"point-lookup": {"persistence": {"distance": True}}}, "wrong type"),
+        ({"point-lookup": {"persistence": {"distance": -1}}}, "out of range"),
+        ({"point-lookup": {"persistence": {"speed": 1}}}, "unknown field"),
+        ({"point-lookup": {"persistence": 3}}, "has no levels"),
+        ({"point-lookup": {"hygiene": {}}}, "has no levels"),
+        ({"point-lookup": None}, "not a mapping"),
+        ({"point-lookup": {"utility": {"drop_at_most": 0.1}}, "hidden-damage": {"utility": {"drop_at_most": 0.2}}}, "twice"),
+    ],
+)  # fmt: skip
+def test_levels_of_a_threat_that_are_refused(threats, reason):
+    with pytest.raises(Schema, match=reason):
+        profile(["persistence", "utility"], threats)
+
+
+@pytest.mark.parametrize(
+    ("threats", "required", "reason"),
+    [
+        ({"hostile-artefact": {"utility": {"drop_at_most": 0.1}}}, ["hygiene", "utility"], "does not catch"),
+        ({"hidden-damage": {"locality": {"affected_at_most": 0.1}}}, ["utility"], "does not require it"),
+    ],
+)
+def test_levels_have_to_be_of_a_required_check_that_catches_the_threat(threats, required, reason):
+    with pytest.raises(AuditorError, match=reason):
+        check_profile(profile(required, threats), THREATS)
+
+
+def test_an_audit_refuses_a_profile_that_cannot_cover_what_it_names(workshop, honest):
+    own = profile(["hygiene"], ["noop-patch"])
+    with pytest.raises(AuditorError, match="names the threat noop-patch"):
+        audit.examine(workshop.inputs(honest, profile=own))
+
+
+def test_a_plan_for_such_a_profile_is_not_printed(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_bytes(profile(["hygiene"], ["noop-patch"]).raw)
+    ran = CliRunner().invoke(main, ["plan", "--template", "--profile", str(path)])
+    assert ran.exit_code != 0

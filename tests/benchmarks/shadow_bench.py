@@ -1,10 +1,12 @@
 """What shadow models and attacks by them cost, against training one by one and against SACRO-ML, in one run.
 
-    python -m tests.benchmarks.shadow_bench [--rounds 5] [--epochs 30] [--skip-peer]
+    python -m tests.benchmarks.shadow_bench [--rounds 5] [--epochs 30] [--skip-peer] [--state bench.jsonl]
 
 - 16 shadow models of a 100-256-10 perceptron on halves of 10,000 records, 30 epochs of batches of 64, fused Adam:
   all at once (`train_shadows`), against a plain loop over `torch.nn` models with the same optimiser.
 - 64 of them against 16.
+- 16 shadow models of a convolutional network with batch normalisation on halves of 1,000 pictures, all at once (one
+  convolution in 16 groups), against the plain loop, and against the same stacked under `torch.vmap`.
 - RMIA's scores of 10,000 records among a population of 10,000: time, and memory beyond the inputs.
 - LiRA and RMIA end to end (shadow models, their outputs, scores) against SACRO-ML's LiRA, on the same float64 data and
   the same attacked model, if `.venv-sacroml` is there (`make sacroml`).
@@ -25,18 +27,21 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import nn
 
+from auditor import shadows as module
 from auditor.attacks.lira import FEWEST_MODELS, LiraOffline, LiraOnline
 from auditor.attacks.observation import Scores, View, label_margin
 from auditor.attacks.rmia import Rmia, log_ratio, population_share
 from auditor.shadows import Shadows, train_shadows
 from auditor.statistics.auc import delong
-from owner.architectures import mlp
+from owner.architectures import mlp, small_conv
 from protocol.model.recipe import Recipe
+from tests.benchmarks.resuming import part
 
 RECORDS, FEATURES, CLASSES, HIDDEN, BATCH = 10_000, 100, 10, 256, 64
 PEER = Path(".venv-sacroml/bin/python")
@@ -114,6 +119,58 @@ def training(rounds: int, epochs: int) -> list[str]:
     return lines
 
 
+def _block(inner: int, outer: int) -> list[nn.Module]:
+    first, second = nn.Conv2d(inner, outer, 3, padding=1, bias=False), nn.Conv2d(outer, outer, 3, padding=1, bias=False)
+    return [first, nn.BatchNorm2d(outer), nn.ReLU(), second, nn.BatchNorm2d(outer), nn.ReLU()]
+
+
+def plain_conv(channels: int, width: int) -> nn.Sequential:
+    """`owner.architectures.small_conv` without residual connections, as modules."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), *_block(width, width),
+        nn.MaxPool2d(2), *_block(width, 2 * width), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(2 * width, CLASSES),
+    )  # fmt: skip
+
+
+def convolutions(rounds: int, *, side: int, width: int = 8, count: int = 16, records: int = 1_000) -> list[str]:
+    """Lines on shadow models of a convolutional network."""
+    random = np.random.default_rng(3)
+    x = random.normal(size=(records, 1, side, side)).astype(np.float32)
+    y = random.integers(0, CLASSES, records)
+    graph = small_conv((1, side, side), classes=CLASSES, width=width, residual=False)
+
+    def grouped() -> None:
+        train_shadows(graph, x, y, recipe=Recipe(epochs=1, batch=BATCH), seed=1, count=count)
+
+    def stacked() -> None:
+        with mock.patch.object(module._Network, "stackable", False):
+            grouped()
+
+    def loop() -> None:
+        inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
+        for index in range(count):
+            torch.manual_seed(index)
+            model = plain_conv(1, width)
+            optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+            half = torch.randperm(records)[: records // 2]
+            for picked in half.split(BATCH):
+                loss = nn.functional.cross_entropy(model(inputs[picked]), labels[picked])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+    for work in (grouped, stacked, loop):
+        work()
+    times = [[timed(work)[1] for work in (grouped, stacked, loop)] for _ in range(rounds)]
+    one = said([loop / grouped for grouped, _, loop in times])
+    other = said([stacked / grouped for grouped, stacked, _ in times])
+    return [
+        f"- {count} convolutional shadow models, pictures of {side} x {side}, {width} and {2 * width} channels: one after "
+        f"the other / in groups {one}, under `torch.vmap` / in groups {other}, processor time."
+    ]
+
+
 def rmia(rounds: int) -> list[str]:
     """Lines on RMIA's scores: 10,000 records, a population of 10,000 others, 16 shadow models."""
     random = np.random.default_rng(2)
@@ -151,8 +208,9 @@ def end_to_end(
     graph = mlp(FEATURES, (HIDDEN,), classes=CLASSES)
     with tempfile.TemporaryDirectory() as cache:  # the peer writes its models, too
         made = train_shadows(
-            graph, inputs, y, recipe=Recipe(epochs=epochs, batch=BATCH), seed=seed, count=16, cache=Path(cache)
-        )
+            graph, inputs, y, recipe=Recipe(epochs=epochs, batch=BATCH), seed=seed, count=16, cache=Path(cache),
+            style="scikit-learn",  # what the attacked model is of; SACRO-ML trains copies of it
+        )  # fmt: skip
         shadow_phi = np.stack([label_margin(logits, y) for logits in made.logits(inputs)])
     # With 16 random halves some two records in 10,000 lack two models with or two without them: left out, whoever they are.
     known = np.minimum(made.out.sum(axis=0), (~made.out).sum(axis=0)) >= FEWEST_MODELS
@@ -223,12 +281,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--skip-peer", action="store_true", help="no SACRO-ML, which takes half a minute a round")
+    parser.add_argument("--state", type=Path, help="finished parts; an interrupted bench goes on with the next one")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("\n".join(training(options.rounds, options.epochs)), flush=True)
-    print("\n".join(rmia(options.rounds)), flush=True)
+    parts: dict[str, Callable[[], list[str]]] = {
+        "training": lambda: training(options.rounds, options.epochs),
+        "convolutions 8": lambda: convolutions(options.rounds, side=8),
+        "convolutions 28": lambda: convolutions(options.rounds, side=28),
+        "rmia": lambda: rmia(options.rounds),
+    }
     if not options.skip_peer:
-        print("\n".join(peer(options.rounds, options.epochs)), flush=True)
+        parts["peer"] = lambda: peer(options.rounds, options.epochs)
+    for name, work in parts.items():
+        print("\n".join(part(options.state, f"{name}, {options.rounds}, {options.epochs}", work)), flush=True)
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, "
         f"torch {torch.__version__}."

@@ -21,7 +21,7 @@ from owner.workspace import Workspace
 from protocol.keys import load_signing_key
 from protocol.messages.request import Scope, serialise_list
 from tests.conformance import case
-from tests.conformance.adversaries import ADVERSARIES, Scene
+from tests.conformance.adversaries import ADVERSARIES, Scene, partial_forget_set
 from tests.conformance.case import VERDICTS, Step
 from tests.demo.world import must
 from tests.owner import tiny as tiny_world
@@ -137,7 +137,9 @@ def write(root: Path, work: Path) -> None:
     ):  # fmt: skip
         adversary = ADVERSARIES[threat]
         made = (
-            (lambda scene: ADVERSARIES["partial-forget-set"](scene, 1)) if threat == "partial-forget-set" else adversary
+            (lambda scene: ADVERSARIES["partial-forget-set"](scene, partial_forget_set.Parameters(dropped=1)))
+            if threat == "partial-forget-set"
+            else adversary
         )
         why = (adversary.__doc__ or "").splitlines()[0]
         signed.append((threat, why, forge.bundle(made), "REFUTED", (threat,)))

@@ -172,3 +172,11 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"FAILED {name}: {problem}")
     verdict = "does NOT conform" if failures else "conforms, as far as these cases go"
     terminalreporter.write_line(f"the program {verdict}")
+
+
+@pytest.fixture(scope="session")
+def workshop(small_demo, tmp_path_factory):
+    """A copy of the small world in which adversaries can sign their bundles."""
+    from tests.auditor.workshop import Workshop
+
+    return Workshop(small_demo, tmp_path_factory.mktemp("adversaries") / "world")

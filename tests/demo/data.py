@@ -76,12 +76,13 @@ def model_inputs(parts: Parts, values: np.ndarray, shape: tuple[int, ...]) -> np
 
 
 def architecture(parts: Parts, kind: str) -> Graph:
-    """An untrained base: a perceptron, or a small residual convolutional network with batch normalisation."""
+    """An untrained base: a perceptron (wide or not), or a small residual convolutional network with batch normalisation."""
     shape = parts.X_train.shape[1:]
     if kind == "conv":
         channels = (shape[2], shape[0], shape[1]) if len(shape) == 3 else (1, *shape)
         return small_conv(channels, classes=parts.classes, width=8)
-    return mlp(int(np.prod(shape)), (128, 64), classes=parts.classes)
+    hidden = (256, 128) if kind == "wide" else (128, 64)
+    return mlp(int(np.prod(shape)), hidden, classes=parts.classes)
 
 
 def train_base(parts: Parts, kind: str, recipe: Recipe, seed: int) -> bytes:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import special, stats
 
 from auditor.attacks import Unavailable, build
-from auditor.attacks.observation import log_probability, view
-from auditor.attacks.rmia import log_ratio, population_share, tune
+from auditor.attacks.observation import View, log_probability, view
+from auditor.attacks.rmia import _area, log_ratio, population_share, tune
 from auditor.statistics.auc import delong
 from protocol.errors import AuditorError
 from tests.auditor.attacks.synthetic import gaussian
@@ -131,3 +132,39 @@ def test_parameters_outside_their_range_are_refused(change):
 def test_an_unknown_attack_is_refused():
     with pytest.raises(AuditorError, match="no attack is called 'lyra'"):
         build("lyra")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_quick_area_is_that_of_ranks(seed):
+    random = np.random.default_rng(seed)
+    member = random.random(400) < 0.4
+    scores = np.exp(random.normal(size=400) + member)
+    if seed % 2:
+        scores = np.round(scores)  # ties, also between members and others, and zeros
+    ranks = stats.rankdata(scores)
+    count = int(member.sum())
+    expected = (ranks[member].sum() - count * (count + 1) / 2) / (count * (400 - count))
+    assert _area(scores, member) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.5, 1.5])
+def test_the_chosen_a_is_as_good_as_the_best_of_all_eleven(gap):
+    random = np.random.default_rng(1)
+    out = random.random((16, 600)) < 0.5
+    phi = random.normal(1, 2, size=600) + random.normal(size=(16, 600)) + gap * ~out
+    seen = View(
+        logits=np.zeros((600, 2)), labels=np.zeros(600, np.int64), phi=phi[0], shadow_phi=phi, out=out, inside=~out,
+        reference=np.ones(600, bool),
+    )  # fmt: skip
+    probability = special.expit(phi)
+
+    def mean_area(a):
+        total = 0.0
+        for target in range(4):
+            others = out.copy()
+            others[target] = False
+            mean_out = (probability * others).sum(axis=0) / others.sum(axis=0)
+            total += _area(np.exp(log_ratio(log_probability(phi[target]), mean_out, a)), ~out[target]) / 4
+        return total
+
+    assert mean_area(tune(seen)) >= max(mean_area(a) for a in np.linspace(0, 1, 11)) - 1e-3
