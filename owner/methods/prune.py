@@ -238,7 +238,7 @@ def _reason(job: Job, site: Site | None, number: int) -> str:
 def _clearance(job: Job, shape: Shape, rows: list[int]) -> np.ndarray:
     """For each row the largest radius whose region no standing item may fire in; -1 if one fires on the record."""
     result = np.full(len(rows), job.ceiling, dtype=np.int64)
-    values = job.workspace.records.wide(np.array(rows))
+    values = job.workspace.records.wide(np.array(rows, dtype=np.int64))
     for part in job.standing.parts if rows else ():
         assert isinstance(part.gate, SketchGate)
         boxes = part.gate.low, part.gate.high

@@ -12,7 +12,7 @@ from owner.compose import compose
 from owner.journal import append, leaf_of, sign
 from owner.succession import _read
 from protocol import messages
-from protocol.claims import Argmax, Linear, Logits, NoRedirection, Redirection, Region
+from protocol.claims import Argmax, Coverage, Linear, Logits, NoRedirection, Redirection, Region
 from protocol.keys import load_signing_key
 from protocol.messages.certificate import Certificate, Dropped
 from protocol.succession import carries, name_of, strays, uncarried
@@ -170,6 +170,7 @@ REGION = Region(norm="linf", radius=3, radius_data="3.25")
 CLAIM = Redirection(
     record=bytes(32), item=0, gate="sketch", region=REGION, property=Logits(values=("1", "2", "3")), target="match"
 )
+COVERAGE = Coverage(record=bytes(32), item=0, gate="sketch")
 
 
 def like(**changes):
@@ -194,6 +195,9 @@ def like(**changes):
         (CLAIM, like(property=Argmax(klass=2, margin="1")), (), False),
         (CLAIM, NoRedirection(record=bytes(32), reason="x"), (), False),
         (NoRedirection(record=bytes(32), reason="x"), CLAIM, (), True),
+        # What promises nothing carries nothing.
+        (CLAIM, COVERAGE, (), False),
+        (NoRedirection(record=bytes(32), reason="x"), COVERAGE, (), False),
         (like(property=Argmax(klass=2, margin="1")), like(property=Argmax(klass=2, margin="1.5")), (), True),
         (like(property=Argmax(klass=2, margin="1")), like(property=Argmax(klass=2, margin="0.5")), (), False),
         (like(property=Argmax(klass=2, margin="1")), like(property=Argmax(klass=1, margin="1")), (), False),
@@ -207,6 +211,11 @@ def test_a_claim_is_carried_by_one_that_says_as_much(old, new, removed, held):
     assert carries(old, new, removed) is held
     assert (uncarried([old], [new], ()) == ()) is (held and not removed)
     assert uncarried([old], [new], {name_of(old).hex()}) == ()
+
+
+def test_a_coverage_claim_is_neither_carried_nor_dropped():
+    assert uncarried([COVERAGE], [], ()) == ()
+    assert strays([COVERAGE], [bytes(32).hex()]) == (bytes(32).hex(),)
 
 
 def test_names_of_what_was_never_claimed():

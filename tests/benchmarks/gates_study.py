@@ -35,7 +35,7 @@ WAYS = (
 CANDIDATES = 10_000
 HEADER = [
     "gate", "head", "target", "proven", "radius min / median / max", "noise", "shifts", "rebuilt / guessing",
-    "records moved", "others moved", "bytes a record", "added (logits)", "gap to the least", "find (s)", "check (s)",
+    "records moved", "others moved", "bytes a record", "over the least", "find (s)", "check (s)",
     "redirection", "locality of reference",
 ]  # fmt: skip
 
@@ -77,15 +77,15 @@ def line(study: Study, count: int, gate: str, head: str, target: str) -> tuple[l
     if claims:
         point = measure(evidence)
         noise, shifts = point.noise, point.augmented
-    least = found.evidence.get("least_change", {})
+    least = found.evidence.get("least_change_of_logits", {})
     moved_reference = locality.check(evidence).evidence.get("reference", {})
     return [
         gate, head, target, f"{found.evidence.get('proven', 0)} of {count}",
         f"{radius.min()} / {np.median(radius):g} / {radius.max()}" if radius.size else "none",
         percent(noise), percent(shifts), "" if shown is None else f"{shown:.3f}",
         *picked(evidence, study, np.random.default_rng(0)), f"{evidence.case.patch_bytes / count:,.0f}",
-        f"{least['size_median']:.2f}" if "size_median" in least else "",
-        f"{least['gap_median']:.2f} (largest {least['gap_largest']:.2f})" if "gap_median" in least else "",
+        f"{least['largest_entry_over_bound_median']:.2f} times (at most {least['largest_entry_over_bound_max']:.2f})"
+        if least.get("with_a_bound") else "",
         f"{finding:.1f}", f"{checking:.1f}", found.verdict,
         f"{moved_reference.get('moved', '?')} of {moved_reference.get('records', '?')}",
     ], evidence  # fmt: skip
@@ -119,7 +119,7 @@ def main() -> None:
                     rows.append([
                         point.name, "", "", "", f"{point.radius:.3g}", percent(point.noise), percent(point.augmented),
                         "" if point.rebuilt is None else f"{point.rebuilt:.3f}", percent(point.identified), "",
-                        f"{point.bytes_per_record:,.0f}", *[""] * 6,
+                        f"{point.bytes_per_record:,.0f}", *[""] * 5,
                     ])  # fmt: skip
             rows.append(cells)
             print(" | ".join(cells), flush=True)
