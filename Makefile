@@ -47,7 +47,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) marabou || echo "Marabou could not be installed (it needs Python 3.8 to 3.12); its cross-check skips"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cross/test_marabou.py
+	$(MAKE) mlserver || echo "MLServer could not be installed; the deployment check meets no real server"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --hypothesis-profile=ci tests/cross/test_marabou.py \
+	  tests/auditor/deployment/test_mlserver.py
 
 # Somebody else's verifier, in an environment of its own: it wants its own versions, and nothing here imports it.
 marabou: .venv-marabou/.ready

@@ -81,7 +81,8 @@ def assess(evidence: Evidence, claims: Sequence[Coverage]) -> Found:
     fires = _fires(evidence, patch, cores, places)
     for number in np.flatnonzero(~fires)[:_LOOKED_AT].tolist():
         name = opened[number][0].record.hex()[:16]
-        if _surely_not(base, patch.parts[places[number].part], cores.only(np.array([number])), places[number].item):
+        part, item = patch.parts[places[number].part], places[number].item
+        if _surely_not(evidence.retrained, part, cores.only(np.array([number])), item):
             found.wrong.append(f"item {opened[number][0].item} surely does not fire on record {name}, which it covers")
         else:
             found.open.append(f"item {opened[number][0].item} does not fire on record {name}, which it covers")
@@ -151,8 +152,9 @@ def _outputs(
     for one in evidence.redirections:
         own.setdefault(one.record, []).append(one)
     numbers = output_numbers(patch)
-    base, _ = evidence.run(values)
-    flat = evidence.case.schema.dequantise(values).reshape(len(values), -1)
+    inputs = evidence.case.schema.dequantise(values)
+    (base,) = evidence.replay(inputs, (evidence.retrained.output,))
+    flat = inputs.reshape(len(values), -1)
     for number, (claim, place) in enumerate(claims):
         part, mine = patch.parts[place.part], numbers[place.part][place.item]
         with np.errstate(over="ignore", invalid="ignore"):

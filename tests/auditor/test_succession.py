@@ -52,6 +52,10 @@ def last_without(claims):
     return (*claims[:-1], NoRedirection(record=claims[-1].record, reason="it costs something"))
 
 
+def first_without(claims):
+    return (NoRedirection(record=claims[0].record, reason="it costs something"), *claims[1:])
+
+
 @pytest.fixture(scope="module")
 def line(workshop):
     """A certificate and an honest successor of it."""
@@ -154,12 +158,13 @@ def test_what_came_since_in_sentences(workshop, line):
     del after
     entries = look(workshop.world.owner_log, policy=workshop.policy, trust=workshop.trust).entries
     said = succession.since(entries, before.leaf, {before.claims[0].record.hex()})
-    reason = Dropped(record=before.claims[-1].record.hex(), reason="by a court")
-    workshop.forge(successor(before, claims=last_without, dropped=(reason,)), challenge=False)
+    # A record that no other certificate of this log drops: the first one that does is the one that is told.
+    reason = Dropped(record=before.claims[0].record.hex(), reason="by a court")
+    workshop.forge(successor(before, claims=first_without, dropped=(reason,)), challenge=False)
     second_leaf = leaf_of((second.bundle / "certificate.dsse.json").read_bytes())
     assert any(second_leaf[:16] in sentence and "drops none" in sentence for sentence in said)
     entries = look(workshop.world.owner_log, policy=workshop.policy, trust=workshop.trust).entries
-    assert any("by a court" in s for s in succession.since(entries, before.leaf, {before.claims[-1].record.hex()}))
+    assert any("by a court" in s for s in succession.since(entries, before.leaf, {before.claims[0].record.hex()}))
     assert succession.since(entries, "f" * 64, ()) == ()
     assert first.bundle.is_dir()
 

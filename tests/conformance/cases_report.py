@@ -24,7 +24,10 @@ ROLES = {
     "transcript/opening.dsse.json": "transcript", "transcript/challenge.dsse.json": "transcript",
     "transcript/challenge.tlog-proof": "transcript",
 }  # fmt: skip
-PLAN = b"version: prune-audit/plan/v1\nprofile: redirection\nseed: 1\nopenings: 2\nanswer_within_hours: 1\n"
+PLAN = (
+    "version: prune-audit/plan/v1\nprofile: redirection\n"
+    f'profile_sha256: "{sha256_hex(forge.PROFILE)}"\nseed: 1\nopenings: 2\nanswer_within_hours: 1\n'
+).encode()
 Files = dict[str, bytes]
 
 

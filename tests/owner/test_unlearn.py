@@ -125,7 +125,7 @@ def test_an_unlogged_certificate_is_made_anew(tiny, monkeypatch):
         (("--radius", "steps"), "such as 8steps"),
         (("--radius", "9" * 5000 + "steps"), "such as 8steps"),
         (("--radius", "1.5steps"), "such as 8steps"),
-        (("--method", "magic"), "there is no method 'magic'"),
+        (("--method", "magic"), "'magic' is not one of"),
         (("--target", "relabel:7"), "numbered 0 to 2"),
         (("--target", "forget"), "is no target"),
         (("--key", "witness-north"), "witness's key"),

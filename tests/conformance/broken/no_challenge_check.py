@@ -7,7 +7,7 @@ FAILS = ("report/chosen-challenge", "report/another-nonce", "report/another-prof
 
 
 def patch(put):
-    put(verify, "_verify_named", lambda report, files, *, policy, trust: None)
+    put(verify, "_verify_named", lambda *_, **__: None)
 
 
 if __name__ == "__main__":

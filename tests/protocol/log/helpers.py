@@ -30,6 +30,7 @@ POLICY_TEXT = "\n".join(
     ]
 )
 POLICY = policy.parse(POLICY_TEXT.encode())
+NO_QUORUM = policy.parse(POLICY_TEXT.replace("quorum all-three", "quorum none").encode())
 
 
 def make_log(path: Path, *batches: int) -> Log:

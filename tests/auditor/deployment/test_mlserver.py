@@ -28,7 +28,7 @@ from auditor.deployment.source import Live
 from protocol.model import profile
 from tests.demo.world import run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PYTHON = ROOT / ".venv-mlserver" / "bin" / "mlserver"
 CLIENTS = tuple(Identity(name=f"client-{number}", headers={"X-Client": str(number)}) for number in range(10))
 SECONDS = 60
@@ -48,9 +48,9 @@ def earlier(evidence):
         half = len(part.gate.low) // 2
         assert half
         gate = dataclasses.replace(part.gate, low=part.gate.low[:half], high=part.gate.high[:half])
-        parts.append(
-            dataclasses.replace(part, gate=gate, head=dataclasses.replace(part.head, index=part.head.index[:half]))
-        )
+        used, index = np.unique(part.head.index[:half], return_inverse=True)
+        head = dataclasses.replace(part.head, rows=part.head.rows[used], index=index.astype(np.int64).ravel())
+        parts.append(dataclasses.replace(part, gate=gate, head=head))
     patch = dataclasses.replace(case.patch, parts=tuple(parts))
     return profile.serialise(compose.compose(case.base, case.schema, patch))
 
@@ -81,7 +81,7 @@ def mlserver(honest_evidence, honest, tmp_path_factory):
         "stale": {"uri": str(folder / "earlier.onnx")},
         "half": {"uri": str(folder / "half.onnx")},
     }
-    (folder / "mlserver_runtime.py").write_bytes((ROOT / "tests" / "cross" / "mlserver_runtime.py").read_bytes())
+    (folder / "mlserver_runtime.py").write_bytes((Path(__file__).with_name("mlserver_runtime.py")).read_bytes())
     for name, settings in variants.items():
         place = folder / "models" / name
         place.mkdir(parents=True)
