@@ -122,6 +122,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.match_study
 	$(if $(DATA),$(BIN)/python -m tests.benchmarks.match_study --data $(DATA))
 	$(BIN)/python -m tests.benchmarks.redirection_study $(if $(DATA),--data $(dir $(DATA)) --many --retrain)
+	$(BIN)/python -m tests.benchmarks.gates_study $(if $(DATA),--data $(dir $(DATA)))
 
 # A search for unsound certificates: over a million points; some ten minutes. With DATA the real MNIST as well.
 soundness: $(READY)

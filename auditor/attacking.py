@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Int, Int64
@@ -33,7 +34,6 @@ from auditor.membership import FEWEST_FORGOTTEN, FEWEST_REFERENCE, assess
 from auditor.shadow_backend import train_shadows_on
 from auditor.shadows import Shadows, train_shadows
 from auditor.suite import Suite
-from protocol.claims import Region
 from protocol.errors import AuditorError
 from protocol.model.patch import AlwaysGate, FeatureGate, Gate, RegionGate, SketchGate
 from protocol.model.recipe import Recipe
@@ -342,11 +342,6 @@ def _material_of(evidence: Evidence, gate: Gate, items: np.ndarray, radius: np.n
     return RegionMaterial(normals=gate.weights[items], bounds=gate.bounds[items])
 
 
-def _steps(region: Region) -> int:
-    # In a region of flips no column moves; how much wider that makes the box is left to the other attacks.
-    return region.radius if region.norm == "linf" else region.steps
-
-
 def _stored(evidence: Evidence) -> list[_Stored] | str:
     # Part by part, those that claims are about; or why there is nothing to read.
     patch = evidence.case.patch
@@ -354,10 +349,8 @@ def _stored(evidence: Evidence) -> list[_Stored] | str:
         return "the patch changes weights; what these show of a record is not measured"
     if patch is None or all(isinstance(part.gate, AlwaysGate) for part in patch.parts):
         return "the patch stores nothing about any single record"
-    values, labels, claims = evidence.claimed_records
-    places = [
-        patch.place(claim.item) if claim.item is not None and claim.item < patch.items else None for claim in claims
-    ]
+    values, labels, items, radii = evidence.placed_records
+    places = [patch.place(item) if item < patch.items else None for item in items.tolist()]
     found = []
     for number, part in enumerate(patch.parts):
         usable = np.array([n for n, place in enumerate(places) if place is not None and place.part == number], np.int64)
@@ -365,12 +358,11 @@ def _stored(evidence: Evidence) -> list[_Stored] | str:
             continue
         if usable.size > _LARGEST:
             usable = np.sort(evidence.generator("disclosure-sample").choice(usable, _LARGEST, replace=False))
-        items = np.array([patch.place(claims[n].item).item for n in usable], dtype=np.int64)
-        radius = np.array([_steps(claims[n].region) for n in usable], dtype=np.int64)
+        own = np.array([patch.place(int(items[n])).item for n in usable], dtype=np.int64)
         found.append(
             _Stored(
-                part=number, material=_material_of(evidence, part.gate, items, radius),
-                values=values[usable], labels=labels[usable], items=items,
+                part=number, material=_material_of(evidence, part.gate, own, radii[usable]),
+                values=values[usable], labels=labels[usable], items=own,
             )
         )  # fmt: skip
     return found or "no record of the patch was opened"
@@ -437,7 +429,7 @@ def read_patch(
         return Unavailable(reason=known)
     if evidence.reference is None or schema is None:
         return Unavailable(reason="no reference data was given")
-    read: list[Property] = []
+    read: dict[int, Property] = {}
     for stored in known:
         ground = Ground(
             schema=schema,
@@ -450,8 +442,11 @@ def read_patch(
         if isinstance(found, Unavailable):
             return found
         assert isinstance(found, Property)
-        read.append(found)
-    return min(read, key=lambda one: one.value)
+        read[stored.part] = found
+    shown = min(read.values(), key=lambda one: one.value)
+    # Beside the worst part, which decides, what each of several parts shows.
+    parts = {f"part_{number}": one.value for number, one in read.items()} if len(read) > 1 else {}
+    return replace(shown, facts=MappingProxyType({**shown.facts, **parts}))
 
 
 __all__ = [

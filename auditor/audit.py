@@ -306,7 +306,7 @@ def examine(inputs: Inputs) -> Outcome:
         names=names,
         checks=checks,
         required=inputs.profile.required,
-        pictures=pictures(evidence, attacked, _rebuilt(checks)),
+        pictures=pictures(evidence, attacked, *_rebuilt(checks)),
         not_claimed=NOT_CLAIMED,
         figures=_figures(evidence, attacked) | _not_proven(checks),
     )
@@ -315,9 +315,12 @@ def examine(inputs: Inputs) -> Outcome:
     return Outcome(case=case, view=view, transcript=transcript, history=seen, own_proofs=used, queries=asked.journal)
 
 
-def _rebuilt(checks: tuple[CheckResult, ...]) -> float | None:
-    found = next((check.evidence.get("ratio") for check in checks if check.check == "disclosure"), None)
-    return float(found) if isinstance(found, float) else None
+def _rebuilt(checks: tuple[CheckResult, ...]) -> tuple[float | None, dict[int, float]]:
+    # What the disclosure check found: of the worst part, and of each where there are several.
+    found = next((check.evidence for check in checks if check.check == "disclosure"), {})
+    parts = {int(name.removeprefix("part_")): float(value) for name, value in found.get("parts", {}).items()}
+    ratio = found.get("ratio")
+    return (float(ratio) if isinstance(ratio, float) else None), parts
 
 
 def _not_proven(checks: tuple[CheckResult, ...]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Shaped
 
 from auditor import compose
 from auditor.case import Case
@@ -24,7 +24,7 @@ from auditor.hinting import Given
 from auditor.memory import MOST, batch_limit
 from auditor.profile import Profile
 from auditor.transcript import Transcript
-from protocol.claims import ClassRemoval, NoRedirection, Redirection
+from protocol.claims import ClassRemoval, Coverage, NoRedirection, Redirection
 from protocol.errors import AuditorError, MalformedError, VerificationError
 from protocol.messages import challenge as challenge_message
 from protocol.model.graph import Graph
@@ -184,6 +184,12 @@ class Evidence:
         before, after = self._program(inputs, outputs=outputs, batch=self.batch)
         return before, after
 
+    def replay(
+        self, inputs: Float32[np.ndarray, "record ..."], names: tuple[str, ...]
+    ) -> tuple[Shaped[np.ndarray, "record ..."], ...]:
+        """Tensors of the composed program by name."""
+        return self._program(inputs, outputs=names, batch=self.batch)
+
     def base_model(self, inputs: Float32[np.ndarray, "record ..."]) -> Logits:
         """The base's outputs on model inputs, from the composed program where the patch leaves the weights alone."""
         assert self.case.base is not None
@@ -242,6 +248,11 @@ class Evidence:
         )
 
     @cached_property
+    def coverage(self) -> tuple[Coverage, ...]:
+        """Items that are there for versions of a record, with nothing certified about them."""
+        return tuple(c for c in self.case.claims or () if isinstance(c, Coverage))
+
+    @cached_property
     def unredirected(self) -> tuple[NoRedirection, ...]:
         """Records about which nothing is claimed."""
         return tuple(c for c in self.case.claims or () if isinstance(c, NoRedirection))
@@ -284,6 +295,27 @@ class Evidence:
         values = np.array([opened.values for opened, _ in found], dtype=np.int64).reshape(len(found), features)
         labels = np.array([opened.label for opened, _ in found], dtype=np.int64)
         return values, labels, tuple(claim for _, claim in found)
+
+    @cached_property
+    def placed_records(self) -> tuple[Grid, Labels, Int[np.ndarray, "place"], Int[np.ndarray, "place"]]:
+        """For each claim on an item about an opened record: its grid values, label, the item, its radius in steps.
+
+        Coverage claims have radius 0. In a region of flips no column moves.
+        """
+        features = self.case.schema.features if self.case.schema is not None else 0
+        found = []
+        claims: tuple[Redirection | Coverage, ...] = (*self.redirections, *self.coverage)
+        for claim in claims:
+            opened = self.opened_by_commitment.get(claim.record)
+            if opened is None or claim.item is None or len(opened.values) != features:
+                continue
+            radius = 0
+            if isinstance(claim, Redirection):
+                radius = claim.region.radius if claim.region.norm == "linf" else claim.region.steps
+            found.append((opened.values, opened.label, claim.item, radius))
+        values = np.array([one[0] for one in found], dtype=np.int64).reshape(len(found), features)
+        labels, items, radii = (np.array([one[n] for one in found], dtype=np.int64) for n in (1, 2, 3))
+        return values, labels, items, radii
 
     @cached_property
     def requested_records(self) -> tuple[Grid, Labels]:

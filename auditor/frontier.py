@@ -3,12 +3,14 @@
 Measures, on the opened records: certified radius; how many noisy and shifted versions of a record are still
 redirected; how well the record is rebuilt from the patch; how surely it is picked out among other records by running
 the patch (inherent: a gate that fires on a record confirms it); bytes. The same for an exact-match deny-list of
-digests (radius 0), and for the linear region of the base around each record, on which earlier patches live.
+digests (radius 0), for the linear region of the base around each record, on which earlier patches live, and for each
+part of a patch of several: every sketch and box that can be seen in it.
 
 Proves nothing; what is certified is the redirection check's to say. Noise and shifts are the auditor's own draws.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -18,6 +20,7 @@ from auditor.evidence import Evidence, moved
 from auditor.linear_region import Regions
 from auditor.view import FrontierPoint
 from protocol.errors import AuditorError
+from protocol.model.parts import Part, gate_kind
 from protocol.model.schema import InputSchema
 
 _RECORDS = 200
@@ -172,15 +175,73 @@ def _linear(evidence: Evidence, drawn: _Drawn, candidates: int) -> FrontierPoint
     )  # fmt: skip
 
 
-def frontier(evidence: Evidence, rebuilt: float | None) -> tuple[FrontierPoint, ...]:
-    """The issued patch, the deny-list and the linear region, on the same draws; empty where nothing was opened.
+_GATES = {"sketch": "sketch", "feature": "feature box", "linear-region": "linear region", "always": "always"}
+
+
+def _stored(part: Part) -> int:
+    # Bytes of a part's tensors.
+    arrays = (getattr(holder, entry.name) for holder in (part.gate, part.head) for entry in fields(holder))
+    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+
+
+def parts(evidence: Evidence, rebuilt: Mapping[int, float]) -> tuple[FrontierPoint, ...]:
+    """Each part of a patch of several, by itself: what its own items catch, certify, show and cost.
+
+    Args:
+        evidence: with opened records and a model that can be run.
+        rebuilt: by part, what the disclosure check found, relative to guessing.
+    """
+    patch, drawn = evidence.case.patch, _draw(evidence)
+    assert patch is not None
+    assert evidence.case.schema is not None
+    if len(patch.parts) < 2:
+        return ()
+    steps = _unit(evidence) == "steps"
+    radii: dict[int, list[int]] = {number: [] for number in range(len(patch.parts))}
+    for claim in evidence.claimed_records[2]:
+        if claim.item is not None and claim.item < patch.items:
+            size = claim.region.steps if claim.region.norm == "hamming" and steps else claim.region.radius
+            radii[patch.place(claim.item).part].append(size)
+
+    def fired(points: np.ndarray, number: int) -> float:
+        inputs = evidence.case.schema.dequantise(points.reshape(-1, drawn.values.shape[1]))  # type: ignore[union-attr]
+        (found,) = evidence.replay(inputs, (f"prune/p{number}/fired",))
+        return float(found.mean())
+
+    result = []
+    for number, part in enumerate(patch.parts):
+        certified = radii[number]
+        name = f"part {number + 1}: {_GATES[gate_kind(part.gate)]}" + ("" if certified else ", coverage only")
+        result.append(
+            FrontierPoint(
+                name=name,
+                radius=float(np.median(certified)) if certified else 0.0,
+                noise=fired(drawn.noise, number),
+                augmented=None if drawn.shifts is None else fired(drawn.shifts, number),
+                rebuilt=rebuilt.get(number),
+                identified=fired(drawn.values, number),
+                candidates=len(drawn.values),
+                bytes_per_record=_stored(part) / part.gate.items,
+            )
+        )
+    return tuple(result)
+
+
+def frontier(
+    evidence: Evidence, rebuilt: float | None, by_part: Mapping[int, float] | None = None
+) -> tuple[FrontierPoint, ...]:
+    """The issued patch, the deny-list and the linear region, then the patch's parts, on the same draws.
+
+    Empty where nothing was opened.
 
     Args:
         evidence: what the checks look at.
         rebuilt: what the disclosure check found, relative to guessing.
+        by_part: the same for each of several parts.
     """
     if not evidence.runnable or not len(evidence.claimed_records[2]) or evidence.case.schema is None:
         return ()
     drawn, own = _draw(evidence), measure(evidence, rebuilt)
     linear = _linear(evidence, drawn, own.candidates)
-    return (own, _deny_list(drawn, own.candidates), *(() if linear is None else (linear,)))
+    others = () if linear is None else (linear,)
+    return (own, _deny_list(drawn, own.candidates), *others, *parts(evidence, by_part or {}))

@@ -17,6 +17,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Float64, Integer
 
+from auditor.cores import Cores
 from auditor.propagation import bound_plan, make_plan
 from auditor.rows import exact
 from protocol.claims import Argmax, Claim, Redirection
@@ -27,6 +28,7 @@ from protocol.model.patch import Patch
 from protocol.model.schema import InputSchema
 
 _HUGE = Fraction(2) ** 200
+_OUTWARDS = 1 + 2.0**-40
 MOST = 1024
 """Duals that are evaluated."""
 
@@ -39,7 +41,8 @@ class LeastChange:
         part: whose head.
         row: of that head.
         bound: no head changes every logit by less than this everywhere; 0 says nothing.
-        largest: greatest absolute entry of the row; of an affine head without its map.
+        largest: greatest absolute entry of the row; of an affine head the greatest change of a logit on the regions of
+            the claims that its duals name (of a Hamming region: on the record's own grid cell), bounded from above.
     """
 
     part: int
@@ -54,6 +57,8 @@ class _Use:
     dual: int
     klass: int
     margin: Fraction
+    centre: Integer[np.ndarray, " feature"]
+    reach: int
     point: Integer[np.ndarray, " feature"]
 
 
@@ -83,8 +88,26 @@ def _uses(
         point = centre + offset
         if np.abs(offset).max(initial=0) > reach or (point < schema.low).any() or (point > schema.high).any():
             continue
-        found.append(_Use(dual=number, klass=klass, margin=exact(claim.property.margin), point=point))
+        margin = exact(claim.property.margin)
+        found.append(_Use(dual=number, klass=klass, margin=margin, centre=centre, reach=reach, point=point))
     return found
+
+
+def _size(schema: InputSchema, head: ShiftHead | AffineHead, row: int, uses: Sequence[_Use]) -> float:
+    """At most by how much a row changes a logit on the regions of claims; more than that only by float64's rounding."""
+    offset = head.rows[row].astype(np.float64)
+    if isinstance(head, ShiftHead):
+        return float(np.abs(offset).max())
+    centre, steps = np.stack([use.centre for use in uses]), np.array([[use.reach] for use in uses], np.int64)
+    low, high = (
+        end.reshape(len(uses), -1).astype(np.float64)
+        for end in Cores(schema=schema, centre=centre, steps=steps).boxes()
+    )
+    weights = head.weights[row].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle, spread = (low / 2 + high / 2) @ weights.T + offset, (high / 2 - low / 2) @ np.abs(weights).T
+        found = float((np.abs(middle) + spread).max()) * _OUTWARDS
+    return found if np.isfinite(found) else float(_HUGE)
 
 
 def _leads(
@@ -150,6 +173,6 @@ def least_changes(
         # Weights that cancel altogether promise nothing about the change.
         bound = min(max(Fraction(0), gained / total), _HUGE) if total else Fraction(0)
         below = np.nextafter(float(bound), -np.inf) if bound else 0.0
-        largest = float(np.abs(head.rows[row]).max())
+        largest = _size(schema, head, row, [uses[place] for place in places])
         found.append(LeastChange(part=part, row=row, bound=max(0.0, float(below)), largest=largest))
     return tuple(found)

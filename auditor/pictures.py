@@ -1,5 +1,6 @@
 """What the report draws, taken from the evidence: outputs and commitments, never a record."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -52,13 +53,16 @@ def _all(outcome: Outcome, *, control: bool) -> tuple[RocCurve, ...]:
     return tuple(found)
 
 
-def pictures(evidence: Evidence, outcome: Outcome, rebuilt: float | None = None) -> Pictures:
+def pictures(
+    evidence: Evidence, outcome: Outcome, rebuilt: float | None = None, parts: Mapping[int, float] | None = None
+) -> Pictures:
     """Everything there is to draw.
 
     Args:
         evidence: what the checks looked at.
         outcome: of the attacks.
         rebuilt: what the disclosure check found, relative to guessing.
+        parts: the same for each of several parts of the patch.
     """
     patched, base = outcome.patched, outcome.base
     unit = _unit(evidence)
@@ -73,7 +77,7 @@ def pictures(evidence: Evidence, outcome: Outcome, rebuilt: float | None = None)
         persistence=persistence.sweep(evidence),
         radii=tuple(_radius(claim.region, unit) for claim in evidence.redirections),
         unit=unit,
-        frontier=frontier(evidence, rebuilt),
+        frontier=frontier(evidence, rebuilt, parts),
         tables=tables,
         notes=notes,
         shift=membership_pages.shift(outcome),

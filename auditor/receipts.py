@@ -268,7 +268,9 @@ def _verify_claims(file: ReceiptFile, certificate: Certificate, request: Request
         else:
             if claim.record not in file.records:
                 raise DigestMismatch("is about a record of somebody else", where=f"claims[{opened.index}]")
-            covered.add(claim.record)
+            # An item that is there for versions of a record leaves open what happens to the record itself.
+            if not isinstance(claim, claim_lines.Coverage):
+                covered.add(claim.record)
     return covered, removed
 
 

@@ -22,7 +22,7 @@ from protocol import claims as claim_lines
 from protocol import envelope as dsse
 from protocol import hints as hint_file
 from protocol import manifest, openings
-from protocol.claims import ClassRemoval, Linear, Logits, Redirection
+from protocol.claims import ClassRemoval, Coverage, Linear, Logits, Redirection
 from protocol.digests import sha256_hex
 from protocol.encoding import parse_decimal
 from protocol.errors import OwnerError
@@ -33,6 +33,7 @@ from protocol.messages.request import serialise_list
 from protocol.model import patch as patch_file
 from protocol.model import profile
 from protocol.model.graph import Graph
+from protocol.model.parts import FeatureGate, RegionGate
 from protocol.model.schema import NO_GROUP
 
 CERTIFICATE = "certificate.dsse.json"
@@ -106,6 +107,25 @@ def _check_redirections(job: Job, claims: list[Redirection], program: Program) -
             )
 
 
+def _check_coverage(job: Job, result: Result, program: Program) -> bool:
+    """Whether items of gates that look at floats fire on the records that they are said to cover; any such gates?"""
+    patch, workspace = result.patch, job.workspace
+    floats = any(isinstance(part.gate, FeatureGate | RegionGate) for part in patch.parts)
+    covering = [claim for claim in result.claims if isinstance(claim, Coverage)]
+    for number, part in enumerate(patch.parts):
+        if not isinstance(part.gate, FeatureGate | RegionGate):
+            continue
+        own = [claim for claim in covering if patch.place(claim.item).part == number]
+        rows = workspace.rows_of(tuple(claim.record for claim in own))
+        for start in range(0, len(rows), _TOGETHER):
+            inputs = workspace.schema.dequantise(workspace.records.values[rows[start : start + _TOGETHER]])
+            (hits,) = program(inputs, outputs=(f"prune/p{number}/hits",))
+            for claim, hit in zip(own[start : start + _TOGETHER], hits, strict=True):
+                if not hit[patch.place(claim.item).item]:
+                    raise Refused("an item does not fire on its record", where=f"record {claim.record.hex()[:16]}")
+    return floats
+
+
 def self_check(job: Job, result: Result, patched: Graph) -> None:
     """Run the patched model where the claims say something, before anything is signed.
 
@@ -122,9 +142,11 @@ def self_check(job: Job, result: Result, patched: Graph) -> None:
     for start in range(0, len(redirections), _TOGETHER):
         _check_redirections(job, redirections[start : start + _TOGETHER], program)
         job.progress("self-check", 0.9 * min(1.0, (start + _TOGETHER) / len(redirections)))
+    floats = _check_coverage(job, result, program)
     gone = np.zeros(len(own.labels), dtype=bool)
     gone[job.rows] = True
-    sample = np.flatnonzero(~gone)[:: max(1, int((~gone).sum()) // _SPARED)]
+    # Sketches keep clear of retained records in integers; where floats decide, every one of them is run.
+    sample = np.flatnonzero(~gone)[:: 1 if floats else max(1, int((~gone).sum()) // _SPARED)]
     inputs = workspace.schema.dequantise(own.values[sample])
     # Before the caps, which lower a removed class's logit for every input, nothing but the gate may act.
     gated = bool(result.patch.parts)
@@ -138,7 +160,8 @@ def self_check(job: Job, result: Result, patched: Graph) -> None:
     forgotten = {own.values[row].tobytes() for row in job.rows}
     stray = [row for row in sample[moved] if own.values[row].tobytes() not in forgotten]
     if stray:
-        raise Refused(f"{len(stray)} retained records would be redirected; nothing was signed")
+        hint = "; --gate always acts on every input" if job.gate == "always" else ""
+        raise Refused(f"{len(stray)} retained records would be redirected{hint}; nothing was signed")
 
 
 Files = dict[str, tuple[str, bytes]]

@@ -22,7 +22,8 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 METHODS = (
     "prune", "distribution-matching", "instance-wise", "retrain", "fine-tune", "gradient-ascent", "deny-list",
 )  # fmt: skip
-GATES = ["auto", "sketch", "feature", "linear-region"]
+GATES = ["auto", "sketch", "feature", "linear-region", "always", "sketch+feature"]
+HEADS = ["set", "shift", "affine"]
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
@@ -389,6 +390,13 @@ def request(
 )
 @click.option("--gate", default="auto", show_default=True, type=click.Choice(GATES), help="Where items act.")
 @click.option(
+    "--head",
+    default="set",
+    show_default=True,
+    type=click.Choice(HEADS),
+    help="What items give: a row of logits, or the least shift or affine map that is added to the base's.",
+)
+@click.option(
     "--target", default="match", show_default=True, help="What outputs become: match, misclassify, relabel:K."
 )
 @click.option(
@@ -415,6 +423,7 @@ def unlearn(
     method: str,
     settings: tuple[str, ...],
     gate: str,
+    head: str,
     target: str,
     radius: str | None,
     disclosure: float | None,
@@ -444,8 +453,8 @@ def unlearn(
     from owner.unlearn import unlearn as run
     from owner.workspace import Workspace
 
-    if gate not in ("auto", "sketch"):
-        raise OwnerError(f"--gate {gate} is not available yet; use --gate sketch (or auto)")
+    if disclosure is not None and "sketch" not in gate and gate != "auto":
+        raise OwnerError(f"--disclosure chooses a sketch, and --gate {gate} has none; leave it out")
     if beside and (previous is not None or drops):
         raise OwnerError("--beside builds on nothing: leave --previous and --drop away")
     steps, flips = _radius(radius)
@@ -459,6 +468,8 @@ def unlearn(
         flips=flips,
         disclosure=disclosure if disclosure is not None else DISCLOSURE,
         merge=merge,
+        gate=gate,
+        head=head,
         settings=_settings(settings),
         previous=previous,
         beside=beside,

@@ -18,7 +18,7 @@ from owner.execute import OPERATORS, Program, constants
 from owner.methods.job import Job, Result
 from owner.methods.radius import data_radius
 from owner.relaxation import Question, Relaxation, search
-from protocol.claims import Argmax, Redirection, Region
+from protocol.claims import Argmax, Claim, Redirection, Region
 from protocol.errors import OwnerError
 from protocol.hints import MAX_ENTRY, Duals, Hints, Slopes, to_bytes
 from protocol.model.graph import Graph
@@ -30,6 +30,8 @@ MOST = 256
 """Claims that are looked at."""
 VALUES = 4096
 """Hidden values of a model beyond which no slopes are looked for."""
+_DUALS = 1024
+"""Claims that duals are looked for with."""
 _TOGETHER = 8
 _GUARD = 2.0**-12
 """Of the largest number of a form: what an execution's rounding may cost, generously."""
@@ -332,14 +334,46 @@ def improve(job: Job, result: Result, *, steps: int = 20, inner: int = 10) -> Re
     """
     patch, schema, base = result.patch, job.workspace.schema, job.workspace.base
     adding = [part for part in patch.parts if head_kind(part.head) != "set"]
-    tasks = _tasks(job, patch, result.claims) if adding or _feature(patch) else []
-    if not tasks:
+    if not adding and not _feature(patch):
         return result
+    claims, slopes, notes = _raised(job, result, steps=steps, inner=inner)
+    records = _records(job, patch, claims) if adding else {}
+    duals = find_duals(base, schema, patch, claims, records, Program(base)) if records else Duals.none()
+    hints = Hints(slopes=_slopes(slopes) if slopes else Slopes.none(), duals=duals)
+    return replace(
+        result,
+        claims=tuple(claims),
+        notes=(*result.notes, *notes),
+        hints=to_bytes(hints) if slopes or len(duals.part) else None,
+    )
+
+
+def _records(job: Job, patch: Patch, claims: Sequence[Claim]) -> dict[bytes, Int64[np.ndarray, " feature"]]:
+    """Grid values of records whose claims are on heads that add to the logits, of any part."""
+    found = [
+        claim.record
+        for claim in claims
+        if isinstance(claim, Redirection)
+        and claim.item is not None
+        and head_kind(patch.parts[patch.place(claim.item).part].head) != "set"
+    ][:_DUALS]
+    values = job.workspace.records.values[job.workspace.rows_of(tuple(found))].astype(np.int64)
+    return dict(zip(found, values, strict=True))
+
+
+def _raised(
+    job: Job, result: Result, *, steps: int, inner: int
+) -> tuple[list[Claim], dict[int, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+    """Claims with the radii that slopes give them, the slopes by line, and notes."""
+    claims, slopes = list(result.claims), {}  # type: list[Claim], dict[int, tuple[np.ndarray, np.ndarray]]
+    tasks = _tasks(job, result.patch, claims)
+    if not tasks:
+        return claims, slopes, ()
+    schema = job.workspace.schema
     try:
-        prover = _Prover(base=base, schema=schema, part=tasks[0].part, steps=steps, inner=inner)
+        prover = _Prover(base=job.workspace.base, schema=schema, part=tasks[0].part, steps=steps, inner=inner)
     except OwnerError as error:
-        return replace(result, notes=(*result.notes, f"no proof hints: {error.message}"))
-    claims, slopes = list(result.claims), {}
+        return claims, slopes, (f"no proof hints: {error.message}",)
     ceiling = job.ceiling if job.radius is None else job.radius
     for start in range(0, len(tasks), _TOGETHER):
         job.progress("proof hints", start / len(tasks))
@@ -354,17 +388,9 @@ def improve(job: Job, result: Result, *, steps: int = 20, inner: int = 10) -> Re
         line = max(slopes)
         claims[line] = result.claims[line]
         del slopes[line]
-    records = {task.claim.record: task.values for task in tasks}
-    duals = find_duals(base, schema, patch, claims, records, Program(base))
     larger = sum(new != old for new, old in zip(claims, result.claims, strict=True))
-    notes = (f"proof hints: {larger} radii are larger than without, {len(slopes)} claims need their slopes",)
-    hints = Hints(slopes=_slopes(slopes) if slopes else Slopes.none(), duals=duals)
-    return replace(
-        result,
-        claims=tuple(claims),
-        notes=(*result.notes, *notes),
-        hints=to_bytes(hints) if slopes or len(duals.part) else None,
-    )
+    note = f"proof hints: {larger} radii are larger than without, {len(slopes)} claims need their slopes"
+    return claims, slopes, (note,)
 
 
 def _feature(patch: Patch) -> bool:

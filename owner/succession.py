@@ -24,7 +24,7 @@ from owner.workspace import Workspace
 from protocol import claims as claim_lines
 from protocol import envelope as dsse
 from protocol import manifest, messages
-from protocol.claims import Argmax, Claim, ClassRemoval, Logits, NoRedirection, Redirection, logits_property
+from protocol.claims import Argmax, Claim, ClassRemoval, Coverage, Logits, NoRedirection, Redirection, logits_property
 from protocol.digests import sha256_hex
 from protocol.errors import Error, MalformedError, OwnerError
 from protocol.log.store import Log
@@ -285,6 +285,8 @@ def plan(workspace: Workspace, predecessor: Predecessor, drops: Sequence[Drop]) 
             parts.append(part)
         elif stays.any():
             parts.append(_thinned(part, stays, workspace, outside))
+    # What a claim that certifies nothing is about goes with the item.
+    kept = tuple(claim for claim in kept if not isinstance(claim, Coverage) or claim.item in items)
     return Succession(
         predecessor=predecessor,
         requests=tuple(r for r in predecessor.requests if r.request.scope.klass not in gone),
@@ -297,6 +299,8 @@ def plan(workspace: Workspace, predecessor: Predecessor, drops: Sequence[Drop]) 
 
 
 def _carried(claim: Claim, succession: Succession, patch: Patch, removed: tuple[int, ...], twins: int) -> Claim:
+    if isinstance(claim, Coverage):
+        return replace(claim, item=succession.items[claim.item])
     if not isinstance(claim, Redirection):
         return claim
     assert claim.item is not None

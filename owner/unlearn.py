@@ -46,6 +46,8 @@ class Options:
     flips: bool = False
     disclosure: float = DISCLOSURE
     merge: bool = False
+    gate: str = "auto"
+    head: str = "set"
     settings: Mapping[str, str] = field(default_factory=dict)
     previous: Path | None = None
     beside: bool = False
@@ -147,6 +149,8 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     method = METHODS[options.method]
     if options.settings and options.method == "prune":
         raise OwnerError("prune has no --set; it has --gate, --radius, --disclosure and --merge")
+    if options.method != "prune" and (options.gate, options.head) != ("auto", "set"):
+        raise OwnerError(f"{options.method} has no --gate and no --head; they are prune's")
     whole = options.resume and (options.out / CERTIFICATE).is_file()
     check_free_folder(options.out, force=options.force or whole)
     check_log(options.log, options.key)
@@ -193,6 +197,8 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             flips=options.flips,
             disclosure=options.disclosure,
             merge=options.merge,
+            gate=options.gate,
+            head=options.head,
             settings=options.settings,
         )
         progress("reading", 1.0)

@@ -90,7 +90,8 @@ class PrivateRecords:
 
     def wide(self, rows: Int[np.ndarray, "chosen"]) -> Int32[np.ndarray, "chosen feature"]:
         """Some records' values as 32-bit integers."""
-        found: Int32[np.ndarray, "chosen feature"] = self.values[np.asarray(rows, dtype=np.int64)].astype(np.int32, copy=False)
+        chosen = self.values[np.asarray(rows, dtype=np.int64)]
+        found: Int32[np.ndarray, "chosen feature"] = chosen.astype(np.int32, copy=False)
         return found
 
     def write(self, folder: Path) -> None:

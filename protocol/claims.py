@@ -125,7 +125,19 @@ class NoRedirection:
     reason: str
 
 
-Claim = Redirection | ClassRemoval | NoRedirection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Item `item` is there for versions of the record (noise, augmentation), and nothing is certified about it.
+
+    It says why the patch has the item: it fires on the record, and gives the record's own output there (SPEC 11.13).
+    """
+
+    record: bytes
+    item: int
+    gate: Gate
+
+
+Claim = Redirection | ClassRemoval | NoRedirection | Coverage
 
 
 def _whole(fields: Fields, name: str) -> int:
@@ -203,7 +215,7 @@ def parse_claim(line: bytes, *, where: str = "claim") -> Claim:
         MalformedError: not a claim in its one spelling.
     """
     with Fields(parse_json(line, limit=MAX_LINE, where=where, canonical=True), where=where) as fields:
-        kind = fields.text("kind", choices=("redirection", "class-removal", "no-redirection"))
+        kind = fields.text("kind", choices=("redirection", "class-removal", "no-redirection", "coverage"))
         if kind == "class-removal":
             margin = fields.text("margin")
             if parse_decimal(margin) < 0:
@@ -214,6 +226,12 @@ def parse_claim(line: bytes, *, where: str = "claim") -> Claim:
         record = bytes.fromhex(fields.hex("record"))
         if kind == "no-redirection":
             return NoRedirection(record=record, reason=fields.text("reason", longest=400))
+        if kind == "coverage":
+            return Coverage(
+                record=record,
+                item=fields.integer("item", high=MAX_CLAIMS),
+                gate=fields.text("gate", choices=GATES[:-1]),  # type: ignore[arg-type]  # one of GATES
+            )
         gate = fields.text("gate", choices=GATES)
         return Redirection(
             record=record,
@@ -243,6 +261,8 @@ def _claim_json(claim: Claim) -> dict[str, object]:
         return {"kind": "class-removal", "class": claim.klass, "margin": claim.margin, "nonce": claim.nonce.hex()}
     if isinstance(claim, NoRedirection):
         return {"kind": "no-redirection", "record": claim.record.hex(), "reason": claim.reason}
+    if isinstance(claim, Coverage):
+        return {"kind": "coverage", "record": claim.record.hex(), "item": claim.item, "gate": claim.gate}
     if (claim.item is None) != (claim.gate == "none"):
         raise EncodingError("a claim names an item exactly if it names a gate")
     region = {

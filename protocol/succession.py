@@ -7,7 +7,18 @@ here, and whether another certificate stands between the two needs the owner's l
 
 from collections.abc import Collection, Sequence
 
-from protocol.claims import Argmax, Claim, ClassRemoval, Linear, Logits, NoRedirection, Property, Redirection, Region
+from protocol.claims import (
+    Argmax,
+    Claim,
+    ClassRemoval,
+    Coverage,
+    Linear,
+    Logits,
+    NoRedirection,
+    Property,
+    Redirection,
+    Region,
+)
 from protocol.encoding import parse_decimal, parse_float32
 
 
@@ -40,7 +51,8 @@ def _implies(old: Property, new: Property, removed: Collection[int]) -> bool:
 def carries(old: Claim, new: Claim, removed: Collection[int] = ()) -> bool:
     """Whether `new` says at least what `old` says, about the same record or class.
 
-    Items, gates and the number of twins may differ: they say how a claim is kept, not what it promises.
+    Items, gates and the number of twins may differ: they say how a claim is kept, not what it promises. A coverage
+    claim promises nothing, and carries nothing.
 
     Args:
         old: the predecessor's claim.
@@ -53,7 +65,9 @@ def carries(old: Claim, new: Claim, removed: Collection[int] = ()) -> bool:
             and new.klass == old.klass
             and parse_decimal(new.margin) >= parse_decimal(old.margin)
         )
-    if isinstance(new, ClassRemoval) or new.record != old.record:
+    if isinstance(old, Coverage):
+        return True
+    if isinstance(new, ClassRemoval | Coverage) or new.record != old.record:
         return False
     if isinstance(old, NoRedirection):
         return True
@@ -82,7 +96,8 @@ def uncarried(old: Sequence[Claim], new: Sequence[Claim], dropped: Collection[st
     return tuple(
         claim
         for claim in old
-        if name_of(claim).hex() not in dropped
+        if not isinstance(claim, Coverage)
+        and name_of(claim).hex() not in dropped
         and not any(
             carries(claim, other, removed)
             for other in (removals if isinstance(claim, ClassRemoval) else about.get(claim.record, ()))
@@ -92,7 +107,7 @@ def uncarried(old: Sequence[Claim], new: Sequence[Claim], dropped: Collection[st
 
 def strays(old: Sequence[Claim], dropped: Sequence[str]) -> tuple[str, ...]:
     """Names that a successor lists as dropped although its predecessor made no such claim."""
-    known = {name_of(claim).hex() for claim in old}
+    known = {name_of(claim).hex() for claim in old if not isinstance(claim, Coverage)}
     return tuple(name for name in dropped if name not in known)
 
 

@@ -9,7 +9,8 @@ What a gate stores decides how it is read. `sketch`: boxes around S Q(x); smalle
 sketches to reference records, and the record whose own box fits best (a box is clipped where the record is near
 the end of a column's range, which the first two cannot undo). `feature`: boxes around an inner tensor's values;
 ridge regression from values at the box's centre, and gradient descent on the misfit. `linear-region`: A x <= b;
-the centre of the largest ball inside, by linear programming. `always` stores nothing about a record.
+the centre of the largest ball inside, by linear programming, and the class's mean record moved into it. `always`
+stores nothing about a record.
 """
 
 from collections.abc import Callable, Mapping
@@ -230,8 +231,8 @@ class RegionMaterial:
     bounds: Float[np.ndarray, "item constraint"]
 
     def rebuild(self, ground: Ground, *, strength: float, steps: int) -> Rebuilt:
-        """Read the items; see the module's docstring. The settings are not needed: the centre is a linear program."""
-        del strength, steps
+        """Read the items; see the module's docstring. The centre is a linear program and takes no setting."""
+        del strength
         schema = ground.schema
         ends = schema.dequantise(np.stack([schema.low, schema.high])).reshape(2, -1).astype(np.float64)
         box = [*zip(ends.min(axis=0), ends.max(axis=0), strict=True), (0.0, None)]
@@ -243,7 +244,29 @@ class RegionMaterial:
             solved = optimize.linprog(cost, A_ub=np.hstack([normals, sizes]), b_ub=bounds, bounds=box, method="highs")
             # An empty or unbounded system is no region: the middle of the box is as good a guess as any.
             centres.append(solved.x[:-1] if solved.x is not None else ends.mean(axis=0))
-        return {"centre of the region": np.array(centres) * schema.scale + schema.offset}
+        return {
+            "centre of the region": np.array(centres) * schema.scale + schema.offset,
+            "usual record moved into the region": self._moved(ground, steps),
+        }
+
+    def _moved(self, ground: Ground, steps: int) -> Float[np.ndarray, "item feature"]:
+        # A region holds what is nothing like a record, too: begin at the mean of the item's class and go no further
+        # than it takes. Half-spaces count by distance.
+        schema = ground.schema
+        normals = self.normals.astype(np.float64)
+        sizes = np.maximum(np.sqrt((normals**2).sum(axis=2)), 1e-12)
+        unit, edge = torch.from_numpy(normals / sizes[:, :, None]), torch.from_numpy(self.bounds / sizes)
+        offset, scale = (torch.from_numpy(array.astype(np.float64)) for array in (schema.offset, schema.scale))
+        start = ground.guesses()
+        usual = torch.from_numpy(start)
+        span = torch.from_numpy(np.maximum(schema.high - schema.low, 1).astype(np.float64))
+
+        def misfit(record: torch.Tensor) -> torch.Tensor:
+            beyond = (torch.einsum("khd,kd->kh", unit, (record - offset) / scale) - edge).clamp(min=0)
+            return (beyond**2).sum() + 1e-3 * (((record - usual) / span) ** 2).sum()
+
+        ends = (torch.from_numpy(schema.low.astype(np.float64)), torch.from_numpy(schema.high.astype(np.float64)))
+        return _descend(misfit, start, ends, steps=steps)
 
 
 Material = SketchMaterial | FeatureMaterial | RegionMaterial

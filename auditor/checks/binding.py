@@ -9,6 +9,7 @@ from auditor import compose, succession
 from auditor.entries import Entry
 from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
+from protocol.claims import Coverage
 from protocol.model.graph import Graph
 from protocol.succession import name_of, strays, uncarried
 
@@ -135,12 +136,13 @@ def _succession(evidence: Evidence, findings: list[Finding], facts: dict[str, ob
         return ""
     dropped = [one.record for one in certificate.dropped]
     gone = uncarried(before.claims, case.claims, frozenset(dropped))
-    facts["carried"] = before.claim_count - len(gone) - len(set(dropped) - set(strays(before.claims, dropped)))
+    promised = sum(not isinstance(claim, Coverage) for claim in before.claims)
+    facts["carried"] = promised - len(gone) - len(set(dropped) - set(strays(before.claims, dropped)))
     if gone:
         facts["neither_carried_nor_dropped"] = [name_of(claim).hex() for claim in gone[:20]]
         accuse(
             "silent-drop",
-            f"{len(gone)} of {before.claim_count} claims of the predecessor are neither carried nor dropped by name, "
+            f"{len(gone)} of {promised} claims of the predecessor are neither carried nor dropped by name, "
             f"the first is about {name_of(gone[0]).hex()[:16]}",
         )
     return ""

@@ -1,15 +1,17 @@
 """boundedness: can the patch do anything beyond its heads' table, and is it larger than what was asked needs?
 
 Exact, from the patch: outputs are rows of a finite table or the base's, capped; every item belongs to a
-claim about a requested record, every capped class to a claim and a request. What a map adds is looked at on the
-reference records, and bounded over all inputs. Bits hidden inside legitimate values are out of reach, and
-changed weights are only counted: they can do anything.
+claim about a requested record (`coverage` looks at those of which nothing is certified), every capped class
+to a claim and a request. What a map adds is looked at on the reference records, and bounded over all inputs.
+Bits hidden inside legitimate values are out of reach, and changed weights are only counted: they can do anything.
 """
 
 import numpy as np
 
+from auditor import coverage
 from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
+from protocol.claims import Coverage, Redirection
 from protocol.model.parts import AffineHead
 
 
@@ -53,16 +55,20 @@ def check(evidence: Evidence) -> CheckResult:
     items, rows = patch.items, sum(len(part.head.rows) for part in patch.parts)
     # A claim about something that nobody asked for accounts for nothing: it would be a way to other people's outputs.
     if evidence.lists_known:
-        strangers = {claim.record for claim in evidence.redirections} - evidence.requested
+        claims: tuple[Redirection | Coverage, ...] = (*evidence.redirections, *evidence.coverage)
+        strangers = {claim.record for claim in claims} - evidence.requested
         if strangers:
             accuse(f"{len(strangers)} claims are about records that no request names")
-        used = {claim.item for claim in evidence.redirections if claim.record in evidence.requested}
+        used = {claim.item for claim in claims if claim.record in evidence.requested}
         spare = sorted(set(range(items)) - used)
         if spare:
             accuse(
                 f"{len(spare)} of {items} items belong to no claim about a requested record, "
                 f"the first is item {spare[0]}"
             )
+    covering = coverage.assess(evidence, evidence.coverage)
+    for message in covering.wrong:
+        accuse(message)
     uncalled = sorted({claim.klass for claim in evidence.class_removals} - evidence.requested_classes)
     if uncalled:
         accuse(f"the removal of class {uncalled[0]} is claimed, which no request asks for")
@@ -78,6 +84,10 @@ def check(evidence: Evidence) -> CheckResult:
         "bytes_per_record": case.patch_bytes // max(1, items),
     }
     unsure = "" if evidence.lists_known else "Which records were requested is not known."
+    if covering.open and not unsure:
+        unsure = f"{covering.open[0][0].upper()}{covering.open[0][1:]}."
+    if evidence.coverage:
+        facts["items_for_coverage"] = len({claim.item for claim in evidence.coverage})
     if patch.weights and not unsure:
         unsure = f"{facts['weights']} weights are changed; what else they do cannot be read from them."
     if rows or patch.caps:

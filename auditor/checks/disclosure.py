@@ -41,6 +41,7 @@ def check(evidence: Evidence) -> CheckResult:
         "guessing_error": found.facts["guessing_error"],
         "ratio": found.value,
         "interval": [found.low, found.high],
+        "parts": {name: value for name, value in found.facts.items() if name.startswith("part_")},
         "stored_numbers_per_record": max(map(_numbers, patch.parts)),
         "features": int(schema.features),
         "level": level,

@@ -256,7 +256,7 @@ def _least_changes(
         return
     inside = [bool(((row >= case.schema.low) & (row <= case.schema.high)).all()) for row in values]
     centres = {claim.record: row for claim, row, good in zip(known, values, inside, strict=True) if good}
-    found = minimal.least_changes(case.base, case.schema, case.patch, case.claims, centres, case.hints.duals)
+    found = minimal.least_changes(evidence.retrained, case.schema, case.patch, case.claims, centres, case.hints.duals)
     ratios = [one.largest / one.bound for one in found if one.bound > 0]
     if found:
         facts["least_change_of_logits"] = {
@@ -312,7 +312,6 @@ def _check_records(
     names = [claim.record.hex()[:16] for claim in claims]
     if not flips.units(schema) and any(claim.region.norm == "hamming" and claim.region.radius for claim in claims):
         tally.open.append("a radius in flips is claimed, and no column of the input grid is binary or one-hot")
-    assert evidence.case.base is not None
     cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
     hints = evidence.hints(claims)
     proof = parts_proof.prove(patch, evidence.retrained, cores, claims, holds=holds, hints=hints)
@@ -340,7 +339,7 @@ def _check_records(
         tally.inert += len(claims)
     open_ = np.array([n for n, why in enumerate(proof.reasons) if why and n not in failed], np.int64)
     reached = parts_proof.largest(
-        patch, evidence.case.base, schema, values[open_], tuple(claims[n] for n in open_.tolist()), holds=holds,
+        patch, evidence.retrained, schema, values[open_], tuple(claims[n] for n in open_.tolist()), holds=holds,
         hints=hints.only(open_),
     )  # fmt: skip
     tally.reached |= {names[n]: reach for n, reach in zip(open_.tolist(), reached, strict=False)}

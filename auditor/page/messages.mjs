@@ -234,6 +234,7 @@ const CLAIMS = {
   },
   "class-removal": { class: klass, margin: notNegative, nonce: digest },
   "no-redirection": { record: digest, reason: text(400) },
+  coverage: { record: digest, item: whole(0, MOST_CLAIMS), gate: oneOf("sketch", "feature", "linear-region", "always") },
 };
 
 export function parseClaim(line) {

@@ -122,7 +122,7 @@ export function verifyReceipt(bytes, trusted, slip = null, passed = () => {}) {
             removed = true;
           } else {
             linked(parsed.records.includes(said.record), "it is about a record that is not in this receipt");
-            claimed.add(said.record);
+            if (said.kind !== "coverage") claimed.add(said.record);
           }
         }),
       );

@@ -182,6 +182,47 @@ def radii(ident: str, values: Sequence[int], unit: str) -> Markup:
     )
 
 
+_SHORT = {"this patch": "patch", "exact-match deny-list": "deny-list", "linear region": "region"}
+
+
+def frontier_map(ident: str, points: Sequence[FrontierPoint], unit: str) -> Markup:
+    """Return every way as a numbered dot: how large a region it certifies, and how badly a record is rebuilt from it.
+
+    Args:
+        ident: unique in the page.
+        points: in the order of the table that says what the numbers stand for.
+        unit: plural noun for the radius's unit.
+    """
+    frame = Frame(bottom=170)
+    known = [
+        (k, p)
+        for k, p in enumerate(points, start=1)
+        if p.rebuilt is not None and math.isfinite(p.rebuilt) and math.isfinite(p.radius)
+    ]
+    largest = max([1.0, *(p.radius for _, p in known)])
+    x, y = (
+        svg.linear(0.0, largest, frame.left + 8, frame.right - 12),
+        svg.linear(0.0, 1.0, frame.bottom, frame.top + 12),
+    )
+    dots: list[Markup] = []
+    for k, p in known:
+        assert p.rebuilt is not None
+        left, top = x(max(p.radius, 0.0)), y(min(max(p.rebuilt, 0.0), 1.0))
+        dots.append(svg.tag("circle", cx=left, cy=top, r=3.5, class_="fill patched" if k == 1 else "hollow control"))
+        dots.append(svg.text(f"{k}", left + 6, top + 3, "t small"))
+    spoken = "; ".join(f"{k}, {clean(p.name, 40)}: {shown(p.radius)} and {_share(p.rebuilt)}" for k, p in known)
+    marks = [(at, shown(float(at)) if at else "0") for at in svg.ticks(0.0, largest, 5)]
+    return svg.picture(
+        ident,
+        "Certified radius against rebuilding error",
+        (spoken or "Nothing was measured") + ".",
+        frame.bottom + 38,
+        frame.axis_y(y, [(at, f"{at:.0%}") for at in (0.0, 0.5, 1.0)], "Rebuilt / guessing"),
+        frame.axis_x(x, marks, f"Median certified radius ({clean(unit, 20)})"),
+        *dots,
+    )
+
+
 def frontier(ident: str, points: Sequence[FrontierPoint], unit: str) -> Markup:
     """Return shares of a few ways side by side: coverage under noise and shifts, rebuilding, picking out.
 
@@ -222,7 +263,7 @@ def frontier(ident: str, points: Sequence[FrontierPoint], unit: str) -> Markup:
         "What the patch buys and what it tells",
         spoken + ".",
         frame.bottom + 38,
-        svg.legend(*(("box", class_, ("patch", "deny-list", "region")[k]) for k, (_, class_) in enumerate(drawn))),
+        svg.legend(*(("box", class_, _SHORT.get(p.name, f"row {k}")) for k, (p, class_) in enumerate(drawn, 1))),
         frame.axis_y(y, [(at, f"{at:.0%}") for at in (0.0, 0.5, 1.0)], "Share"),
         *bars,
         frame.axis_x(lambda at: at, marks, "of 1; rebuilding relative to guessing, cut at 1"),

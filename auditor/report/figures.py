@@ -14,6 +14,7 @@ from auditor.report.text import CELL, SHORT, clean, is_number, percent, shown
 from auditor.view import Pictures, RecordOutput
 
 PANELS = 4  # of one kind, shown at once
+DOTS = 16  # ways in one picture
 ROWS = 500  # of a table
 COLUMNS = 24
 NOTE = 1200  # characters above a table
@@ -227,8 +228,9 @@ def _frontier(pictures: Pictures, unit: str) -> Group | None:
     panel = Panel(
         title="",
         svg=bars.frontier("frontier-0", points[:PANELS], unit),
-        table=Table(title="Numbers", header=header, rows=rows),
+        table=Table(title="Numbers", header=("", *header), rows=tuple((f"{k}", *row) for k, row in enumerate(rows, 1))),
     )
+    chart = Panel(title="", svg=bars.frontier_map("frontier-1", points[:DOTS], unit))
     return Group(
         ident="frontier",
         title="What the patch buys and what it tells",
@@ -237,8 +239,10 @@ def _frontier(pictures: Pictures, unit: str) -> Group | None:
         "range; one category in fifty changed) and of versions shifted by a pixel that are still redirected. Rebuilt: "
         "error of rebuilding a record from what is stored, relative to guessing the mean of its class; 1 is no better "
         "than guessing. Picked out: share of the records that running the patch on candidates gives away; inherent, "
-        "since whatever acts on a record confirms it.",
-        panels=(panel,),
+        "since whatever acts on a record confirms it. A patch of several parts is shown part by part, too: each "
+        "sketch or box that can be seen in it, with what its own items catch, certify and tell. In the second picture "
+        "every dot is a row of the table: further right certifies more, further up tells less.",
+        panels=(panel, chart),
     )
 
 

@@ -62,6 +62,9 @@ def boxes(
     own: Float32[np.ndarray, "record value"],
     others: Float32[np.ndarray, "other value"],
     same: Bool[np.ndarray, "record record"],
+    *,
+    share: float = _SHRINK,
+    least: float = 0.0,
 ) -> Boxes:
     """For each record the largest box, in units of each value's spread, that holds no other record.
 
@@ -70,6 +73,8 @@ def boxes(
         own: its values on the records to forget.
         others: its values on retained records.
         same: which records to forget may share a box (they have the same output).
+        share: of the way to the nearest other record that a box reaches.
+        least: reach, in spreads, below which a record gets no box.
     """
     spread = np.maximum(others.std(axis=0) if len(others) else own.std(axis=0), 1e-3).astype(np.float32)
     reach = np.full(len(own), np.inf)
@@ -78,9 +83,9 @@ def boxes(
     apart = _distances(own / spread, own / spread)
     apart[same] = np.inf
     # Two records that must not meet get half of the way each.
-    reach = np.minimum(reach, apart.min(axis=1, initial=np.inf) / 2) * _SHRINK
+    reach = np.minimum(reach, apart.min(axis=1, initial=np.inf) / 2) * share
     reach = np.where(np.isfinite(reach), reach, 1.0)
-    kept = np.flatnonzero(reach > 0)
+    kept = np.flatnonzero(reach > least)
     if not len(kept):
         return Boxes(gate=None, kept=kept)
     half = reach[kept, None].astype(np.float32) * spread

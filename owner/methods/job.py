@@ -54,6 +54,8 @@ class Job:
         flips: regions of flipped columns where the schema has numeric columns, too; else it decides.
         disclosure: least error of rebuilding a record from its sketch, relative to guessing its class mean.
         merge: whether records with the same output may share an item.
+        gate: where items act: sketch, feature, linear-region, always, sketch+feature, or auto (a sketch).
+        head: what they give: set (a row), shift (added to the base's output), affine (an affine map added).
         settings: the method's own settings, by name, as given (`settings.parse`).
         generator: the only source of randomness.
         progress: called with a stage's name and the share done.
@@ -70,6 +72,8 @@ class Job:
     flips: bool = False
     disclosure: float = DISCLOSURE
     merge: bool = False
+    gate: str = "auto"
+    head: str = "set"
     settings: Mapping[str, str] = field(default_factory=dict)
     standing: Standing = Standing()
 
@@ -98,9 +102,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A method's answer: the patch, the claims (each record's once), and notes for whoever runs the program.
+    """A method's answer.
 
-    `hints` is a file of proof hints for these claims (SPEC 11.12), if they need one.
+    Args:
+        patch: what is added to the base.
+        claims: each record's redirection, or that it has none, once; coverage beside them.
+        notes: for whoever runs the program.
+        figures: by name.
+        hints: a file of proof hints for these claims (SPEC 11.12), if they need one.
     """
 
     patch: Patch

@@ -1,4 +1,4 @@
-"""`prune`: a sketch gate with one item for each record, rows of logits as heads, a cap for a whole class.
+"""`prune`: one gate or two with an item for each record, rows of logits or least changes as heads, caps for classes.
 
 Source: PRUNE (arXiv 2505.06520), unlearning as repair: a patch redirects the prediction on the
 records to forget and leaves the rest alone. Gate, head and certificate are this project's own
@@ -19,15 +19,30 @@ from owner.gates.rebuilding import Sample
 from owner.gates.region import Cores, Kind, Shape
 from owner.gates.screening import screened
 from owner.gates.sketch import Choice, Search, choose, count_twins, sketch
+from owner.heads import support_gain
+from owner.methods.giving import Added, Table, add, budget, match
 from owner.methods.job import Job, Result
+from owner.methods.placing import NONE, Around, Site, always_site, certify, feature_site, region_site
 from owner.methods.radius import data_radius
 from owner.targets import Rows, class_rows, match_rows, scale_factor
-from protocol.claims import Argmax, Claim, ClassRemoval, NoRedirection, Redirection, Region, logits_property
+from protocol.claims import (
+    Argmax,
+    Claim,
+    ClassRemoval,
+    Coverage,
+    NoRedirection,
+    Property,
+    Redirection,
+    Region,
+    logits_property,
+)
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
-from protocol.model.patch import Cap, Part, Patch, PatchLimits, SetHead, SketchGate
+from protocol.model.patch import Cap, Part, Patch, PatchLimits, SetHead, SketchGate, gate_kind
 
 CAP_MARGIN = "1"
+GATES = ("auto", "sketch", "feature", "linear-region", "always", "sketch+feature")
+HEADS = ("set", "shift", "affine")
 _TYPICAL = 4_000
 _PARTS = 2
 _SHARE = 32
@@ -150,13 +165,10 @@ def _shortfalls(job: Job, choice: Choice, leader: np.ndarray) -> list[str]:
     return notes
 
 
-def _parts(
-    job: Job, choice: Choice, row_of_record: np.ndarray, table: Float32[np.ndarray, "row class"], retain: np.ndarray
-) -> tuple[tuple[Part, ...], np.ndarray]:
-    """A part for each matrix, and each record's item, counted through the parts."""
+def _sketch_sites(job: Job, choice: Choice, row_of_record: np.ndarray, retain: np.ndarray) -> tuple[Site, ...]:
+    """A gate for each matrix."""
     schema = job.workspace.schema
-    parts: list[Part] = []
-    item_of = np.zeros(len(row_of_record), dtype=np.int64)
+    sites: list[Site] = []
     for number, one in enumerate(choice.sketches):
         rows = np.flatnonzero(choice.sketch_of == number)
         low, high = (np.array([side[row] for row in rows.tolist()]) for side in (choice.low, choice.high))
@@ -170,19 +182,63 @@ def _parts(
             item, low, high = merge(
                 low, high, row_of_record[rows], outside, progress=lambda share: job.progress("joint items", share)
             )
-        item_of[rows] = item + sum(part.gate.items for part in parts)
-        first = np.unique(item, return_index=True)[1]
-        used, index = np.unique(row_of_record[rows][first], return_inverse=True)
+        item_of, radius = np.full((2, len(row_of_record)), NONE)
+        item_of[rows], radius[rows] = item, choice.radius[rows]
         gate = SketchGate(matrix=one.matrix, low=low.astype(np.int32), high=high.astype(np.int32))
-        head = SetHead(rows=table[used], index=index.astype(np.int64).ravel())
-        parts.append(Part(gate=screened(gate, schema, retain), head=head))
-    return tuple(parts), item_of
+        sites.append(Site(gate=screened(gate, schema, retain), item=item_of, radius=radius))
+    return tuple(sites)
+
+
+def _part(site: Site, table: Table) -> Part:
+    first = np.array([np.flatnonzero(site.item == item)[0] for item in range(site.gate.items)])
+    return Part(gate=site.gate, head=table.head(table.row_of_record[first]))
+
+
+def _check(job: Job) -> None:
+    """Refuse combinations that make no sense, in one line that says what to do."""
+    gate, head, target = job.gate, job.head, job.target.name
+    added = head in ("shift", "affine")
+    if job.gate not in GATES or job.head not in HEADS:
+        raise OwnerError(f"there are the gates {', '.join(GATES)} and the heads {', '.join(HEADS)}")
+    before = job.standing.parts or job.standing.rows or job.standing.classes
+    if before and (gate not in ("auto", "sketch") or head != "set"):
+        raise OwnerError(
+            "only sketches with rows build on an earlier certificate; leave out --gate and --head, or use --beside"
+        )
+    if not job.rows and (gate not in ("auto", "sketch") or head != "set"):
+        raise OwnerError("a class is removed by a cap, not by gate and head; leave out --gate and --head")
+    if gate == "always" and target != "relabel":
+        raise OwnerError(f"--gate always gives every input one answer, {target} needs many; use --target relabel:K")
+    if gate == "always" and not added:
+        raise OwnerError("--gate always with --head set is a constant, not a model; use --head shift or affine")
+    if head == "affine" and target == "match":
+        raise OwnerError(
+            "--head affine is the least change to another class; with --target match use --head shift or set"
+        )
+    if job.merge and (gate not in ("auto", "sketch") or added):
+        raise OwnerError(
+            "joint items are boxes of sketches with one row for all; leave out --merge, or --gate and --head"
+        )
+    if job.flips and (gate not in ("auto", "sketch") or added):
+        raise OwnerError(
+            "a radius in flips is certified for sketches with --head set only; leave out --gate and --head"
+        )
+    if added and len(set(range(job.workspace.base.classes)) - set(job.removed)) < 2:
+        raise OwnerError("of two classes of which one is removed no class can lead; use --head set")
+
+
+def _reason(job: Job, site: Site | None, number: int) -> str:
+    if site is None:
+        return "no item: retained records, or records with another output, are too near under this gate"
+    if site.radius[number] < 0:
+        return "no region is proven on which its item fires; the item is there for the record's versions"
+    return f"no region is proven on which a {job.head} within the base's own outputs makes a class lead"
 
 
 def _clearance(job: Job, shape: Shape, rows: list[int]) -> np.ndarray:
     """For each row the largest radius whose region no standing item may fire in; -1 if one fires on the record."""
     result = np.full(len(rows), job.ceiling, dtype=np.int64)
-    values = job.workspace.records.wide(np.array(rows))
+    values = job.workspace.records.wide(np.array(rows, dtype=np.int64))
     for part in job.standing.parts if rows else ():
         assert isinstance(part.gate, SketchGate)
         boxes = part.gate.low, part.gate.high
@@ -236,6 +292,7 @@ def run(job: Job, *, only: str | None = None) -> Result:
         OwnerError: the target cannot be had, or the gate cannot be exact on this schema.
     """
     workspace, own = job.workspace, job.workspace.records
+    _check(job)
     rows, notes = job.rows, []  # type: list[int], list[str]
     forgotten = list(rows)
     features, classes = own.values.shape[1], workspace.base.classes
@@ -271,62 +328,145 @@ def run(job: Job, *, only: str | None = None) -> Result:
     gone = np.zeros(len(own.labels), dtype=bool)
     gone[[*rows, *job.standing.rows, *forgotten]] = True
     retain = own.values[~gone]
-    choice = choose(
-        replace(_search(job, shape, only), most=clear),
-        forget,
-        retain,
-        row_of_record,
-        Sample.of(retain, own.labels[~gone]),
-        progress=job.progress,
-    )
-    notes += _shortfalls(job, choice, leader)
-    row_of_record = row_of_record[choice.leader]
-    parts, item_of = _parts(job, choice, row_of_record, target.rows, retain)
+    # What may share an output: with rows that are set, whose row it is; else only what nothing tells apart.
+    group = row_of_record if job.head == "set" else leader
+    sites: list[Site] = []
+    choice: Choice | None = None
+    if job.gate in ("auto", "sketch", "sketch+feature"):
+        choice = choose(
+            replace(_search(job, shape, only), most=clear),
+            forget,
+            retain,
+            group,
+            Sample.of(retain, own.labels[~gone]),
+            progress=job.progress,
+        )
+        notes += _shortfalls(job, choice, leader)
+        row_of_record, group = row_of_record[choice.leader], group[choice.leader]
+        sites += _sketch_sites(job, choice, row_of_record, retain)
+    # Sketches keep clear of retained records in `choose`; only gates that look at floats need them once more.
+    others = retain[:0] if job.gate in ("auto", "sketch", "always") else np.concatenate([retain, own.unseen_values])
+    around = Around(
+        workspace=workspace, forget=forget, group=group if job.gate != "always" else np.zeros_like(group),
+        others=others, shape=shape, ceiling=job.ceiling, progress=job.progress,
+    )  # fmt: skip
+    make = {
+        "feature": feature_site,
+        "sketch+feature": feature_site,
+        "linear-region": region_site,
+        "always": always_site,
+    }
+    if job.gate in make:
+        sites.append(make[job.gate](around))
+        notes.append(sites[-1].note)
+    twins = choice.twins if choice is not None else count_twins(forget, retain)
+    chosen = certify(sites, shape, forget, around.group)
+    reach = np.array([NONE if one < 0 else sites[one].radius[n] for n, one in enumerate(chosen.tolist())], np.int64)
+    reach = np.where(twins > 0, np.minimum(reach, 0), reach)
+    added: Added | None = None
+    table = Table(kind="set", rows=target.rows, row_of_record=row_of_record)
+    if job.head != "set":
+        wanted = target.rows[row_of_record]
+        if job.target.name == "match":
+            banned = np.isin(np.arange(workspace.base.classes), job.removed)
+            added = match(around, wanted, reach, banned)
+        else:
+            most = budget(Program(workspace.base)(workspace.schema.dequantise(retain[:: max(1, len(retain) // 1000)])))
+            added = add(around, wanted.argmax(axis=1), reach, most=most, affine=job.head == "affine")
+        table, reach = added.table, added.radius
+        notes += _head_notes(job, added)
+    parts = tuple(_part(site, table) for site in sites)
     made = sum(part.gate.items for part in parts)
     if made < len(rows):
         notes.append(f"{len(rows)} records share {made} items")
     parts = (*job.standing.parts, *parts)
-    if len(parts) > (most := PatchLimits().parts):
+    if len(parts) > (limit := PatchLimits().parts):
         raise OwnerError(
-            f"with its predecessors the patch has {len(parts)} parts, at most {most} are accepted; answer all requests "
-            "anew with --beside"
+            f"with its predecessors the patch has {len(parts)} parts, at most {limit} are accepted; answer all "
+            "requests anew with --beside"
         )
     patch = Patch(features=features, classes=classes, parts=parts, caps=caps)
-    outputs = capped(target.rows, job.removed)
+    starts = patch.starts[len(job.standing.parts) :]
     commitments = workspace.commitments_of(rows)
-    properties = {
-        row: logits_property(outputs[row]) if job.target.name == "match" else _argmax(outputs[row])
-        for row in np.unique(row_of_record).tolist()
-    }
-    regions = {radius: _region(shape, radius) for radius in map(int, np.unique(choice.radius))}
+    properties = _properties(job, table, added, capped(target.rows, job.removed))
+    regions = {radius: _region(shape, radius) for radius in map(int, np.unique(reach[reach >= 0]))}
     labels = own.labels[rows].tolist()
-    unmoved = 0
+    unmoved = unproven = 0
     for number, commitment in enumerate(commitments):
-        held = properties[int(row_of_record[number])]
+        held, one = properties[number], int(chosen[number])
+        proven = reach[number] >= 0
         if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[number]:
             claims.append(NoRedirection(record=commitment, reason="equals another record to forget, of another class"))
             unmoved += 1
-            continue
-        claims.append(
-            Redirection(
-                record=commitment,
-                item=job.standing.items + int(item_of[number]),
-                gate="sketch",
-                region=regions[int(choice.radius[number])],
-                property=held,
-                target=job.target.name,
-                twins=int(choice.twins[number]),
+            proven = False
+        elif not proven:
+            unproven += 1
+            own_site = next((site for site in sites if site.item[number] >= 0), None)
+            claims.append(NoRedirection(record=commitment, reason=_reason(job, own_site, number)))
+        else:
+            assert held is not None
+            claims.append(
+                Redirection(
+                    record=commitment,
+                    item=starts[one] + int(sites[one].item[number]),
+                    gate=gate_kind(sites[one].gate),  # type: ignore[arg-type]  # a claim's gates are these kinds
+                    region=regions[int(reach[number])],
+                    property=held,
+                    target=job.target.name,
+                    twins=int(twins[number]),
+                )
             )
-        )
+        # Whatever else the patch has for this record is said to be there.
+        claims += [
+            Coverage(
+                record=commitment,
+                item=starts[place] + int(site.item[number]),
+                gate=gate_kind(site.gate),  # type: ignore[arg-type]
+            )
+            for place, site in enumerate(sites)
+            if site.item[number] >= 0 and not (proven and place == one)
+        ]
     if unmoved:
         notes.append(
             f"{unmoved} records keep their class, as equal records of other classes are forgotten too; not claimed"
         )
-    for number, one in enumerate(choice.sketches):
+    if unproven:
+        notes.append(f"{unproven} of {len(rows)} records carry no redirection claim: nothing is proven of a region")
+    for number, shown in enumerate(choice.sketches if choice is not None else ()):
+        assert choice is not None
         radius = choice.radius[choice.sketch_of == number]
         notes.append(
-            f"gate: {one.name}, {len(one.matrix)} integers an item; a record rebuilt from it has about {one.shown:.2f} "
-            f"of the error of guessing; {len(radius)} records, radius {radius.min()} to {radius.max()} {_unit(shape)}, "
-            f"median {int(np.median(radius))}"
+            f"gate: {shown.name}, {len(shown.matrix)} integers an item; a record rebuilt from it has about "
+            f"{shown.shown:.2f} of the error of guessing; {len(radius)} records, radius {radius.min()} to "
+            f"{radius.max()} {_unit(shape)}, median {int(np.median(radius))}"
         )
     return Result(patch=patch, claims=tuple(claims), notes=tuple(notes))
+
+
+def _properties(job: Job, table: Table, added: Added | None, outputs: np.ndarray) -> list[Property | None]:
+    if added is not None:
+        margins = [Decimal(margin).quantize(Decimal("0.001"), rounding=ROUND_FLOOR) for margin in added.margin.tolist()]
+        return [
+            Argmax(klass=klass, margin=format_decimal(margin)) if margin > 0 else None
+            for klass, margin in zip(added.klass.tolist(), margins, strict=True)
+        ]
+    exact = job.target.name == "match"
+    known = {
+        row: logits_property(outputs[row]) if exact else _argmax(outputs[row])
+        for row in np.unique(table.row_of_record).tolist()
+    }
+    return [known[row] for row in table.row_of_record.tolist()]
+
+
+def _head_notes(job: Job, added: Added) -> list[str]:
+    shown = added.radius >= 0
+    if not shown.any():
+        return [f"head: {job.head}; bounds of the base prove it for no region"]
+    sizes, radii = added.size[shown], added.radius[shown]
+    gain = support_gain(float(sizes.max()), 1.0)
+    found = (
+        f"head: {job.head} of {np.median(sizes):.2f} logits (median), {sizes.max():.2f} at most; proven within "
+        f"{radii.min()} to {radii.max()} steps, median {int(np.median(radii))}, for {int(shown.sum())} of "
+        f"{len(shown)} records; the published additive gate would need K >= {gain:.2f} for each unit of its being off"
+    )
+    return [found]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from auditor import float_gates
 from auditor.checks.redirection import holds
-from auditor.compose import compose
+from auditor.compose import compose, retrained
 from auditor.cores import Cores
 from auditor.execute import Program
 from auditor.float_heads import with_row
@@ -84,7 +84,7 @@ def test_what_is_proven_holds(case, radius, seed):
         if isinstance(part.head, SetHead) and random.integers(2):
             wanted = logits_property(cap_rows(part.head.rows[part.head.index[item]][None], patch.caps)[0])
         claims.append(_claim(patch, patch.starts[number] + item, wanted))
-    proof = prove(patch, graph, cores, tuple(claims), holds=holds)
+    proof = prove(patch, retrained(graph, patch), cores, tuple(claims), holds=holds)
     tried, record = _inputs(random, cores, 12)
     good = holds(tuple(claims), record, program(tried))
     proven = np.array([not reason for reason in proof.reasons])

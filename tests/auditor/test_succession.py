@@ -12,7 +12,7 @@ from owner.compose import compose
 from owner.journal import append, leaf_of, sign
 from owner.succession import _read
 from protocol import messages
-from protocol.claims import Argmax, Linear, Logits, NoRedirection, Redirection, Region
+from protocol.claims import Argmax, Coverage, Linear, Logits, NoRedirection, Redirection, Region
 from protocol.keys import load_signing_key
 from protocol.messages.certificate import Certificate, Dropped
 from protocol.succession import carries, name_of, strays, uncarried
@@ -50,6 +50,10 @@ def bound(workshop, forged, *, log=False):
 
 def last_without(claims):
     return (*claims[:-1], NoRedirection(record=claims[-1].record, reason="it costs something"))
+
+
+def first_without(claims):
+    return (NoRedirection(record=claims[0].record, reason="it costs something"), *claims[1:])
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +158,13 @@ def test_what_came_since_in_sentences(workshop, line):
     del after
     entries = look(workshop.world.owner_log, policy=workshop.policy, trust=workshop.trust).entries
     said = succession.since(entries, before.leaf, {before.claims[0].record.hex()})
-    reason = Dropped(record=before.claims[-1].record.hex(), reason="by a court")
-    workshop.forge(successor(before, claims=last_without, dropped=(reason,)), challenge=False)
+    # A record that no other certificate of this log drops: the first one that does is the one that is told.
+    reason = Dropped(record=before.claims[0].record.hex(), reason="by a court")
+    workshop.forge(successor(before, claims=first_without, dropped=(reason,)), challenge=False)
     second_leaf = leaf_of((second.bundle / "certificate.dsse.json").read_bytes())
     assert any(second_leaf[:16] in sentence and "drops none" in sentence for sentence in said)
     entries = look(workshop.world.owner_log, policy=workshop.policy, trust=workshop.trust).entries
-    assert any("by a court" in s for s in succession.since(entries, before.leaf, {before.claims[-1].record.hex()}))
+    assert any("by a court" in s for s in succession.since(entries, before.leaf, {before.claims[0].record.hex()}))
     assert succession.since(entries, "f" * 64, ()) == ()
     assert first.bundle.is_dir()
 
@@ -170,6 +175,7 @@ REGION = Region(norm="linf", radius=3, radius_data="3.25")
 CLAIM = Redirection(
     record=bytes(32), item=0, gate="sketch", region=REGION, property=Logits(values=("1", "2", "3")), target="match"
 )
+COVERAGE = Coverage(record=bytes(32), item=0, gate="sketch")
 
 
 def like(**changes):
@@ -194,6 +200,9 @@ def like(**changes):
         (CLAIM, like(property=Argmax(klass=2, margin="1")), (), False),
         (CLAIM, NoRedirection(record=bytes(32), reason="x"), (), False),
         (NoRedirection(record=bytes(32), reason="x"), CLAIM, (), True),
+        # What promises nothing carries nothing.
+        (CLAIM, COVERAGE, (), False),
+        (NoRedirection(record=bytes(32), reason="x"), COVERAGE, (), False),
         (like(property=Argmax(klass=2, margin="1")), like(property=Argmax(klass=2, margin="1.5")), (), True),
         (like(property=Argmax(klass=2, margin="1")), like(property=Argmax(klass=2, margin="0.5")), (), False),
         (like(property=Argmax(klass=2, margin="1")), like(property=Argmax(klass=1, margin="1")), (), False),
@@ -207,6 +216,11 @@ def test_a_claim_is_carried_by_one_that_says_as_much(old, new, removed, held):
     assert carries(old, new, removed) is held
     assert (uncarried([old], [new], ()) == ()) is (held and not removed)
     assert uncarried([old], [new], {name_of(old).hex()}) == ()
+
+
+def test_a_coverage_claim_is_neither_carried_nor_dropped():
+    assert uncarried([COVERAGE], [], ()) == ()
+    assert strays([COVERAGE], [bytes(32).hex()]) == (bytes(32).hex(),)
 
 
 def test_names_of_what_was_never_claimed():

@@ -223,6 +223,11 @@ def no_redirection(row: int) -> bytes:
     return claim_lines.claim_line(claim_lines.NoRedirection(record=commitment_of(row), reason="none"))
 
 
+def coverage(row: int, item: int = 1) -> bytes:
+    """A claim line that says what an item is there for."""
+    return claim_lines.claim_line(claim_lines.Coverage(record=commitment_of(row), item=item, gate="feature"))
+
+
 PROFILE = b"version: prune-audit/profile/v1\nname: redirection\nrequired: [binding, redirection]\n"
 Change = Callable[[Any], Any]
 

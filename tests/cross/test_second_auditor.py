@@ -436,8 +436,10 @@ def test_messages_and_claims(receipt_case, tmp_path):
     )  # fmt: skip
     removal = {"kind": "class-removal", "class": 7, "margin": "0.123456789123", "nonce": "00" * 32}
     nothing_claimed = {"kind": "no-redirection", "record": "00" * 32, "reason": "r"}
+    covering = {"kind": "coverage", "record": "00" * 32, "item": 7, "gate": "feature"}
     lines = [spelled({**claim, **change}) for change in ({}, *more)]
-    for one in (claim, removal, nothing_claimed):
+    lines += [spelled({**covering, "gate": gate}) for gate in claims.GATES]
+    for one in (claim, removal, nothing_claimed, covering):
         lines += [spelled(value) for value in (one, *altered(one))]
     cases += [("claim", nothing(claims.parse_claim, line), line) for line in [*lines, lines[0] + b"\n", b"[]"]]
     compare(cases, tmp_path)

@@ -403,7 +403,7 @@ TARGETS: dict[str, Target] = {
         covers=("protocol.openings.parse", "protocol.arrays.read_npz"),
     ),
     "claim": Target(
-        run=claims.parse_claim, seeds=lambda: [forge.redirection(0), forge.removal(), forge.no_redirection(1)],
+        run=claims.parse_claim, seeds=lambda: [forge.redirection(0), forge.removal(), forge.no_redirection(1), forge.coverage(1)],
         covers=("protocol.claims.parse_claim",),
     ),
     "claims": Target(

@@ -12,7 +12,7 @@ from owner.targets import parse_target
 from owner.workspace import Workspace
 from protocol import claims as claim_lines
 from protocol import messages
-from protocol.claims import ClassRemoval, NoRedirection, Redirection
+from protocol.claims import ClassRemoval, Coverage, NoRedirection, Redirection
 from protocol.errors import OwnerError
 from protocol.messages.certificate import Certificate
 from protocol.model import patch as patch_file
@@ -76,6 +76,32 @@ def test_a_claim_is_dropped_with_a_reason(tiny):
     assert left.record.hex() == gone.record
     # Its item is gone as well: nothing may fire that no claim is about.
     assert patch_of(second).items == 3 == sum(isinstance(c, Redirection) for c in claims_of(second))
+
+
+def test_a_coverage_claim_goes_with_its_item(tiny):
+    certified(tiny, "first")
+    workspace = Workspace(folder=tiny.commitment)
+    before = succession.find(workspace, log=tiny.world.owner_log, previous=None)
+    gone = workspace.commitments_of([17])[0]
+    items = {claim.record: claim.item for claim in before.claims}
+    others = [record for record in items if record != gone]
+    # One about an item that goes, one about an item that stays and may get another number.
+    doomed = Coverage(record=others[0], item=items[gone], gate="sketch")
+    staying = Coverage(record=others[0], item=items[others[1]], gate="sketch")
+    covered = dataclasses.replace(before, claims=(*before.claims, doomed, staying))
+    found = succession.plan(workspace, covered, [succession.Drop(reason="x", row=17)])
+    assert [claim for claim in found.kept if isinstance(claim, Coverage)] == [staying]
+    made = prune(
+        Job(
+            workspace=workspace, requests=(), target=parse_target("match"), radius=None, ceiling=64,
+            generator=np.random.default_rng(0), standing=found.standing(workspace),
+        )
+    )  # fmt: skip
+    result, dropped = succession.assemble(workspace, found, made, found.requests)
+    (carried,) = (claim for claim in result.claims if isinstance(claim, Coverage))
+    (own,) = (c for c in result.claims if isinstance(c, Redirection) and c.record == others[1])
+    assert (carried.item, carried.record) == (own.item, others[0])
+    assert [one.record for one in dropped] == [gone.hex()]
 
 
 def test_a_class_is_removed_and_its_removal_dropped(tiny):

@@ -116,8 +116,9 @@ def test_an_unlogged_certificate_is_made_anew(tiny, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--gate", "feature"), "--gate feature is not available yet"),
-        (("--gate", "linear-region"), "--gate linear-region is not available yet"),
+        (("--gate", "linear-region"), "no record has a linear region to itself"),
+        (("--gate", "fence"), "linear-region"),
+        (("--head", "hat"), "affine"),
         (("--radius", "2flips"), "flips"),
         (("--radius", "8"), "such as 8steps"),
         (("--radius", "-1steps"), "such as 8steps"),

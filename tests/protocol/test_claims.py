@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import claims
-from protocol.claims import Argmax, ClassRemoval, Linear, Logits, NoRedirection, Redirection, Region
+from protocol.claims import Argmax, ClassRemoval, Coverage, Linear, Logits, NoRedirection, Redirection, Region
 from protocol.encoding import format_decimal, format_float32
 from protocol.errors import EncodingError, MalformedError, NonCanonical, Schema, TooLarge
 from tests.protocol.samples import hashes, mutated, texts
@@ -52,6 +52,7 @@ any_claim = (
     redirections()
     | st.builds(ClassRemoval, klass=classes, margin=decimals, nonce=hashes)
     | st.builds(NoRedirection, record=hashes, reason=texts)
+    | st.builds(Coverage, record=hashes, item=st.integers(0, 10**6), gate=st.sampled_from(claims.GATES[:-1]))
 )
 LINEAR = Redirection(
     record=b"r" * 32,

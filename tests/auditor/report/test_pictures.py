@@ -163,6 +163,22 @@ def test_frontier():
     assert bars.frontier("f", points, "steps") == bars.frontier("f", points, "steps")
 
 
+def test_the_map_of_the_frontier():
+    points = [
+        way(radius=6.0, rebuilt=0.5), way(name="deny-list", radius=0.0, rebuilt=1.0), way(name="region", rebuilt=None),
+        way(name="part 2", radius=3.0, rebuilt=7.0), way(name="part 3", radius=float("nan")),
+    ]  # fmt: skip
+    root = parse(bars.frontier_map("f", points, "steps"))
+    dots = [(float(e.get("cx")), float(e.get("cy"))) for e in root.iter("circle")]
+    assert len(dots) == 3  # what was not measured has no place
+    assert dots[0][0] > dots[2][0] > dots[1][0]  # radii 6, 3 and 0
+    assert dots[0][1] > dots[1][1] == dots[2][1]  # cut at 1
+    said = root.findtext("desc")
+    assert "4, part 2: 3 and" in said
+    assert "region" not in said
+    assert bars.frontier_map("f", points, "steps") == bars.frontier_map("f", points, "steps")
+
+
 def record(before, after, label=0):
     return RecordOutput(commitment="ab" * 32, label=label, radius="2", before=before, after=after)
 
