@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from auditor.deployment.inference import parse_json
-from protocol.errors import MalformedError, Schema, TooLarge
+from protocol.errors import MalformedError, NonCanonical, Schema, TooLarge
 
 VERSION = "prune-audit/queries/v1"
 MAX_FILE = 256 << 20
@@ -150,7 +150,7 @@ def parse(data: bytes, *, where: str) -> Journal:
     """Read a query log.
 
     Raises:
-        MalformedError: not one.
+        MalformedError: not one, or not in the spelling that `Journal.to_bytes` writes.
     """
     if len(data) > MAX_FILE:
         raise TooLarge(f"over {MAX_FILE} bytes", where=where)
@@ -168,7 +168,7 @@ def parse(data: bytes, *, where: str) -> Journal:
         planned = _whole(head["planned"], "planned", 0, 1_000_000)
         if len(rest) - 1 > planned:
             raise Schema("has more queries than were planned")
-        return Journal(
+        found = Journal(
             endpoint=head["endpoint"],
             plan=_text(head["plan"], "plan"),
             planned=planned,
@@ -178,6 +178,9 @@ def parse(data: bytes, *, where: str) -> Journal:
         )
     except MalformedError as error:
         raise error.at(where) from None
+    if found.to_bytes() != data:
+        raise NonCanonical("is not spelled as a query log is written", where=where)
+    return found
 
 
 __all__ = ["Journal", "Line", "parse"]

@@ -250,7 +250,7 @@ def test_request_open_audit_and_challenge(world_copy, tmp_path):
     assert ran.code == 0
     assert len(ran.json["challenge"]) == 64
     one_line(
-        run("prune-auditor", "challenge", bundle, "--opening", honest, "--acknowledgement", out, *key,
+        run("prune-auditor", "challenge", bundle, "--opening", opening, "--acknowledgement", out, *key,
             "--out", tmp_path / "d.json", *log), 4, "acknowledgement",
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from auditor import receipts, threats, trusted
+from auditor.deployment import endpoint, inference, journal
 from auditor.evidence import load_reference
 from auditor.profile import parse_plan, parse_profile, plan_template
 from auditor.strict_yaml import parse_mapping
@@ -323,7 +324,34 @@ def _files() -> list[bytes]:
     return [manifest_of({"a.json": b"x", "b/c.txt": b"y"}, "")]
 
 
+_ENDPOINT = b"""version: prune-audit/endpoint/v1
+url: https://a.example
+model: digits
+identities:
+  - {name: us, headers: {X-Client: "7"}}
+queries: {core: 100, near: 10, ordinary: 50}
+"""
+
+
+def _query_log(data: bytes) -> None:
+    _same(data, journal.parse(data, where="").to_bytes())
+
+
+def _query_logs() -> list[bytes]:
+    line = journal.Line(kind="core", identity="us", url=0, at=1.25, requests=1, logits=np.array([1, -0.0], np.float32))
+    none = journal.Line(kind="near", identity="us", url=0, at=2.0, requests=5, logits=None, failure="status 503")
+    public = endpoint.parse(_ENDPOINT).public()
+    return [journal.Journal(endpoint=public, plan="00", planned=4, classes=2, lines=(line, none)).to_bytes()]
+
+
 TARGETS: dict[str, Target] = {
+    "endpoint": Target(run=endpoint.parse, seeds=lambda: [_ENDPOINT], covers=("auditor.deployment.endpoint.parse",)),
+    "inference-answer": Target(
+        run=inference.parse_json,
+        seeds=lambda: [b'{"outputs":[{"name":"y","datatype":"FP32","shape":[1,2],"data":[0.5,-1]}]}'],
+        covers=("auditor.deployment.inference.parse_json",),
+    ),
+    "query-log": Target(run=_query_log, seeds=_query_logs, covers=("auditor.deployment.journal.parse",)),
     "json": Target(
         run=lambda d: canonical.parse_json(d, limit=MAX_BYTES),
         seeds=lambda: [b'{"a":[1,-2,true,null,"\\u00e9"]}', b" [ ] "],
