@@ -37,7 +37,12 @@ def around(
 ) -> Mapping[str, Any]:
     """A signed and logged answer with fewer records than were drawn."""
     if parameters.withheld is None:
-        return {"openings": None, "now": workshop.world.clock.now + LATE}
+        # A deadline has passed when witnesses have seen the log after it, counted from when they first saw the
+        # challenge, which an auditor keeps that looks in between; its own clock shows nothing.
+        workshop.evidence(forged, reference=False)
+        workshop.world.clock.now += LATE
+        workshop.world.witness(workshop.world.auditor_log)
+        return {"openings": None}
     world, folder = workshop.world, forged.bundle.parent / "answer"
     data = (forged.bundle.parent / "challenge.json").read_bytes()
     _, challenge = messages.read(data, Challenge)
