@@ -192,6 +192,7 @@ def witness(
 ) -> None:
     """Cosign a log's checkpoint if it extends what this witness saw before; the log is a folder or a URL."""
     from auditor.files import write_atomic
+    from auditor.ledger import Ledger
     from protocol.log import checkpoint, source
     from protocol.log import witness as command
     from protocol.log.verify import CHECKPOINT
@@ -219,6 +220,9 @@ def witness(
         except Consistency as error:
             # Two checkpoints, both signed by the log, that no append-only log can have: proof, and both are kept.
             fail(error, 3)
+    if isinstance(place, Path):
+        # Where the log is this auditor's own: deadlines count from when a challenge was first seen, so that is kept.
+        Ledger(log=place).settle()
     if out is not None:
         write_atomic(out, cosigned)
     size = checkpoint.parse_signed(cosigned)[1].size

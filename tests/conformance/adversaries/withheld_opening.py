@@ -37,9 +37,7 @@ def around(
 ) -> Mapping[str, Any]:
     """A signed and logged answer with fewer records than were drawn."""
     if parameters.withheld is None:
-        # A deadline has passed when witnesses have seen the log after it, counted from when they first saw the
-        # challenge, which an auditor keeps that looks in between; its own clock shows nothing.
-        workshop.evidence(forged, reference=False)
+        # A deadline has passed when witnesses have seen the log after it; the auditor's own clock shows nothing.
         workshop.world.clock.now += LATE
         workshop.world.witness(workshop.world.auditor_log)
         return {"openings": None}
