@@ -26,7 +26,7 @@ from protocol.model.schema import InputSchema
 
 Kind = Literal["core", "near", "ordinary"]
 Style = Literal["all", "few", "as-is"]
-_ATTEMPTS = 12
+_ATTEMPTS = 200
 _APART = 2.0
 """How many times the drift limit base and certified output must be apart for a probe to tell: nearer is ambiguous."""
 

@@ -78,7 +78,7 @@ def test_the_first_receipt_says_that_it_was_superseded(chain):
     assert "CONSISTENT" in said
     watched = must(
         "prune-auditor", "verify-log", world.owner_log, "--beside", world.auditor_log, "--policy", world.policy,
-        "--trust", world.trust, "--receipt", receipt,
+        "--trust", world.trust, "--receipt", receipt, "--now", world.clock.tick(),
     )  # fmt: skip
     assert "superseded by" in watched.out
     newest = world.root / "second" / "report" / "receipts" / "000.receipt"
