@@ -1,6 +1,5 @@
 """Answering an auditor: open exactly the challenged records; acknowledge an audit that was opened later."""
 
-import contextlib
 from pathlib import Path
 
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, read_file, write_atomic
@@ -57,6 +56,8 @@ def answer(
             f"{workspace.commitment.record_count}",
             where=str(challenge_path),
         )
+    # Kept before anything is opened: what cannot be remembered would let a second challenge draw another sample.
+    write_atomic(workspace.folder / "answered" / f"{leaf_of(data)}.json", data)
     opened = workspace.open_indices([int(index) for index in challenge.indices()])
     partial = begin_folder(out)
     with given_up(partial):
@@ -79,8 +80,6 @@ def answer(
         write_atomic(partial / "answer.dsse.json", envelope)
         write_atomic(partial / "proofs" / "answer.tlog-proof", append(log, envelope))
     finish_folder(out)
-    with contextlib.suppress(OwnerError):
-        write_atomic(workspace.folder / "answered" / f"{leaf_of(data)}.json", data)
     return len(opened)
 
 

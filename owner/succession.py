@@ -18,7 +18,7 @@ from owner.gates.screening import screened
 from owner.gates.sketch import count_twins
 from owner.journal import leaf_of, read_proof, refreshed
 from owner.methods.job import Result, Standing
-from owner.methods.prune import capped
+from owner.methods.removal import capped
 from owner.refusal import Refused
 from owner.workspace import Workspace
 from protocol import claims as claim_lines

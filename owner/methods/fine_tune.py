@@ -5,12 +5,9 @@ Forgets, if at all, because the records are no longer rehearsed. It aims at no o
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from owner.methods.job import Job, Result
 from owner.methods.settings import parse
-from owner.methods.weights import answer
-from owner.training import train
+from owner.methods.weights import answer, trained
 from protocol.errors import OwnerError
 from protocol.model import recipe as recipe_file
 
@@ -34,21 +31,11 @@ def run(job: Job) -> Result:
         OwnerError: nothing is left to train on, or the training diverged.
     """
     settings = parse(Settings, job.settings)
-    workspace = job.workspace
-    own, recipe = workspace.records, recipe_file.parse(workspace.recipe_bytes)
-    made = train(
-        workspace.base,
-        workspace.schema.dequantise(own.values),
-        own.labels,
-        members=[np.flatnonzero(~job.gone)],
-        recipe=replace(recipe, epochs=settings.epochs, rate=recipe.rate * settings.rate),
-        rng=job.generator,
-        start=workspace.base,
-        progress=lambda done, total: job.progress("fine-tuning", done / total),
-    )
+    recipe = recipe_file.parse(job.workspace.recipe_bytes)
+    shorter = replace(recipe, epochs=settings.epochs, rate=recipe.rate * settings.rate)
     return answer(
         job,
-        {name: array[0] for name, array in made.parameters.items()},
+        trained(job, shorter, stage="fine-tuning", start=job.workspace.base),
         notes=(f"fine-tune: {settings!r}",),
         reason="fine-tuning aims at no output",
     )

@@ -23,39 +23,28 @@ from owner.heads import support_gain
 from owner.methods.giving import Added, Table, add, budget, match
 from owner.methods.job import Job, Result
 from owner.methods.placing import NONE, Around, Site, always_site, certify, feature_site, region_site
-from owner.methods.radius import data_radius
+from owner.methods.radius import region
+from owner.methods.removal import capped, removal
 from owner.targets import Rows, class_rows, match_rows, scale_factor
 from protocol.claims import (
     Argmax,
     Claim,
-    ClassRemoval,
     Coverage,
     NoRedirection,
     Property,
     Redirection,
-    Region,
     logits_property,
 )
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
-from protocol.model.patch import Cap, Part, Patch, PatchLimits, SetHead, SketchGate, gate_kind
+from protocol.model.patch import Part, Patch, PatchLimits, SetHead, SketchGate, gate_kind
 
-CAP_MARGIN = "1"
 GATES = ("auto", "sketch", "feature", "linear-region", "always", "sketch+feature")
 HEADS = ("set", "shift", "affine")
 _TYPICAL = 4_000
 _PARTS = 2
 _SHARE = 32
 """A radius of this part of the widest column's range is what every record should reach: 8 of 255 grey levels."""
-
-
-def capped(rows: Float32[np.ndarray, "row class"], classes: list[int]) -> Float32[np.ndarray, "row class"]:
-    """What the deployed model puts out on a core: the row after the caps, in the same float32 operations."""
-    result = rows.copy()
-    for klass in classes:
-        others = np.delete(result, classes, axis=1).max(axis=1)
-        result[:, klass] = np.minimum(result[:, klass], others - np.float32(CAP_MARGIN))
-    return result
 
 
 def _argmax(row: Float32[np.ndarray, "class"]) -> Argmax:
@@ -142,16 +131,6 @@ def _search(job: Job, shape: Shape, only: str | None) -> Search:
     return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS, only=only)
 
 
-def _region(shape: Shape, radius: int) -> Region:
-    schema = shape.schema
-    if shape.kind == "linf":
-        return Region(norm="linf", radius=radius, radius_data=data_radius(schema, radius))
-    if shape.kind == "steps":
-        data = data_radius(schema, radius, shape.numeric)
-        return Region(norm="hamming", radius=0, radius_data=data, steps=radius)
-    return Region(norm="hamming", radius=radius, radius_data=data_radius(schema, 0))
-
-
 def _shortfalls(job: Job, choice: Choice, leader: np.ndarray) -> list[str]:
     notes = []
     if twins := int((choice.twins > 0).sum()):
@@ -190,8 +169,9 @@ def _sketch_sites(job: Job, choice: Choice, row_of_record: np.ndarray, retain: n
 
 
 def _part(site: Site, table: Table) -> Part:
-    first = np.array([np.flatnonzero(site.item == item)[0] for item in range(site.gate.items)])
-    return Part(gate=site.gate, head=table.head(table.row_of_record[first]))
+    # The first record of each item; places without an item (NONE) come first.
+    items, first = np.unique(site.item, return_index=True)
+    return Part(gate=site.gate, head=table.head(table.row_of_record[first[items >= 0]]))
 
 
 def _check(job: Job) -> None:
@@ -273,7 +253,7 @@ def _already(job: Job, shape: Shape, rows: list[int], notes: list[str]) -> list[
             continue
         claims.append(
             Redirection(
-                record=commitment, item=start + int(hits[0]), gate="sketch", region=_region(shape, 0),
+                record=commitment, item=start + int(hits[0]), gate="sketch", region=region(shape, 0),
                 property=held, target=job.target.name, twins=int(count),
             )
         )  # fmt: skip
@@ -294,16 +274,9 @@ def run(job: Job, *, only: str | None = None) -> Result:
     workspace, own = job.workspace, job.workspace.records
     _check(job)
     rows, notes = job.rows, []  # type: list[int], list[str]
-    forgotten = list(rows)
+    forgotten = rows
     features, classes = own.values.shape[1], workspace.base.classes
-    if len(job.removed) >= classes:
-        raise OwnerError("at least one class has to stay: a removed class is kept below the others")
-    caps = tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.removed)
-    claims: list[Claim] = [
-        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32))
-        for klass in job.classes
-        if klass not in job.standing.classes
-    ]
+    caps, claims = removal(job)
     shape = _shape(job)
     clear = _clearance(job, shape, rows)
     claims += _already(job, shape, [row for row, radius in zip(rows, clear.tolist(), strict=True) if radius < 0], notes)
@@ -326,7 +299,7 @@ def run(job: Job, *, only: str | None = None) -> Result:
     job.progress("targets", 1.0)
     row_of_record = target.row_of_record[leader]
     gone = np.zeros(len(own.labels), dtype=bool)
-    gone[[*rows, *job.standing.rows, *forgotten]] = True
+    gone[[*forgotten, *job.standing.rows]] = True
     retain = own.values[~gone]
     # What may share an output: with rows that are set, whose row it is; else only what nothing tells apart.
     group = row_of_record if job.head == "set" else leader
@@ -389,7 +362,7 @@ def run(job: Job, *, only: str | None = None) -> Result:
     starts = patch.starts[len(job.standing.parts) :]
     commitments = workspace.commitments_of(rows)
     properties = _properties(job, table, added, capped(target.rows, job.removed))
-    regions = {radius: _region(shape, radius) for radius in map(int, np.unique(reach[reach >= 0]))}
+    regions = {radius: region(shape, radius) for radius in map(int, np.unique(reach[reach >= 0]))}
     labels = own.labels[rows].tolist()
     unmoved = unproven = 0
     for number, commitment in enumerate(commitments):

@@ -1,9 +1,11 @@
-"""The radius of a region in data units: what a claim prints beside its grid steps. Source: SPEC 11.9."""
+"""A claim's region, and its radius in data units: what is printed beside the grid steps. Source: SPEC 11.2, 11.9."""
 
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 import numpy as np
 
+from owner.gates.region import Shape
+from protocol.claims import Region
 from protocol.encoding import format_decimal
 from protocol.model.schema import InputSchema
 
@@ -32,3 +34,14 @@ def _data_radius(schema: InputSchema, steps: int, columns: np.ndarray) -> str:
         context.prec = 50
         exact = (Decimal(steps) + Decimal("0.5") - Decimal(tau)) / Decimal(scale)
         return format_decimal(max(exact, Decimal(0)).quantize(Decimal("1e-9"), rounding=ROUND_FLOOR))
+
+
+def region(shape: Shape, radius: int) -> Region:
+    """The region of this kind and radius, in steps or, where columns only flip, in flips."""
+    schema = shape.schema
+    if shape.kind == "linf":
+        return Region(norm="linf", radius=radius, radius_data=data_radius(schema, radius))
+    if shape.kind == "steps":
+        data = data_radius(schema, radius, shape.numeric)
+        return Region(norm="hamming", radius=0, radius_data=data, steps=radius)
+    return Region(norm="hamming", radius=radius, radius_data=data_radius(schema, 0))

@@ -6,12 +6,9 @@ the records were left out cannot be shown from parameters (Thudi et al., arXiv 2
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from owner.methods.job import Job, Result
 from owner.methods.settings import parse
-from owner.methods.weights import answer
-from owner.training import train
+from owner.methods.weights import answer, trained
 from protocol.model import recipe as recipe_file
 
 
@@ -27,21 +24,10 @@ def run(job: Job) -> Result:
         OwnerError: nothing is left to train on, or the training diverged.
     """
     settings = parse(Settings, job.settings)
-    workspace = job.workspace
-    own, recipe = workspace.records, recipe_file.parse(workspace.recipe_bytes)
-    keep = np.flatnonzero(~job.gone)
-    made = train(
-        workspace.base,
-        workspace.schema.dequantise(own.values),
-        own.labels,
-        members=[keep],
-        recipe=recipe,
-        rng=job.generator,
-        progress=lambda done, total: job.progress("retraining", done / total),
-    )
+    recipe = recipe_file.parse(job.workspace.recipe_bytes)
     return answer(
         job,
-        {name: array[0] for name, array in made.parameters.items()},
-        notes=(f"retrain: {settings!r}, {recipe!r}, on {len(keep)} records",),
+        trained(job, recipe, stage="retraining"),
+        notes=(f"retrain: {settings!r}, {recipe!r}, on {int((~job.gone).sum())} records",),
         reason="retraining aims at no output",
     )

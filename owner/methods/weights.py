@@ -17,20 +17,24 @@ from torch import Tensor
 
 from owner.compose import compose
 from owner.execute import Program
+from owner.gates.region import Shape
 from owner.intervals import bounds
 from owner.methods.job import Job, Result
-from owner.methods.radius import data_radius
+from owner.methods.radius import region
+from owner.methods.removal import removal
 from owner.network import Network, parameters_of
-from protocol.claims import Argmax, Claim, ClassRemoval, NoRedirection, Redirection, Region
+from owner.training import train
+from protocol.claims import Argmax, Claim, NoRedirection, Redirection
 from protocol.encoding import format_decimal
 from protocol.errors import OwnerError
 from protocol.model.graph import Graph
-from protocol.model.patch import Cap, Patch, Weight
+from protocol.model.patch import Patch, Weight
+from protocol.model.recipe import Recipe
 
-CAP_MARGIN = "1"
 _MARGIN = Decimal("0.001")
 _TOGETHER = 256
 _MISSED = "its output is not what was aimed at"
+_UNPROVEN = "no bound proves an output of the changed model"
 Parameters = Mapping[str, Tensor]
 Model = Callable[[Tensor], Tensor]
 """Logits of the model in training, differentiable."""
@@ -158,6 +162,34 @@ def adjust(
     return found, taken
 
 
+def trained(
+    job: Job, recipe: Recipe, *, stage: str, start: Graph | None = None
+) -> dict[str, Float32[np.ndarray, "..."]]:
+    """The base's architecture trained by a recipe on the records to keep.
+
+    Args:
+        job: what was asked.
+        recipe: how to train.
+        stage: name for progress.
+        start: take the initial values from this model; None draws them.
+
+    Raises:
+        OwnerError: nothing is left to train on, or the training diverged.
+    """
+    workspace = job.workspace
+    made = train(
+        workspace.base,
+        workspace.schema.dequantise(workspace.records.values),
+        workspace.records.labels,
+        members=[np.flatnonzero(~job.gone)],
+        recipe=recipe,
+        rng=job.generator,
+        start=start,
+        progress=lambda done, total: job.progress(stage, done / total),
+    )
+    return {name: array[0] for name, array in made.parameters.items()}
+
+
 def changed(base: Graph, parameters: Mapping[str, Float32[np.ndarray, "..."]]) -> tuple[Weight, ...]:
     """The constants that got other bits, in the order that a patch has them.
 
@@ -174,19 +206,15 @@ def changed(base: Graph, parameters: Mapping[str, Float32[np.ndarray, "..."]]) -
     return weights
 
 
-def _margin(row: np.ndarray, klass: int) -> Decimal:
-    others = [Decimal(float(value)) for index, value in enumerate(row) if index != klass]
-    return Decimal(float(row[klass])) - max(others)
-
-
-def _proven(job: Job, graph: Graph, rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _proven(
+    job: Job, graph: Graph, shape: Shape, rows: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """For each record the largest radius on which interval bounds keep its class ahead (-1 for none), and by how much.
 
     Intervals alone, of the logits' pairs one by one: far below what is true, and never above it.
     """
     schema, own = job.workspace.schema, job.workspace.records
     radius, lead = np.full(len(rows), -1), np.zeros(len(rows))
-    numeric = np.array([kind == "grid" for kind in schema.kind])
     scale = np.abs(schema.scale.astype(np.float64))
     sizes = sorted({job.radius} if job.radius is not None else {0, 1, 2, 4, 8, 16, 32, job.ceiling})
     undecided = np.arange(len(rows))
@@ -195,9 +223,9 @@ def _proven(job: Job, graph: Graph, rows: np.ndarray, wanted: np.ndarray) -> tup
         for start in range(0, len(undecided), _TOGETHER):
             part = undecided[start : start + _TOGETHER]
             centre = schema.dequantise(own.values[rows[part]]).reshape(len(part), -1).astype(np.float64)
-            reach = (np.where(numeric, size, 0) + 0.5 + 2.0**-6) / scale
-            shape = (len(part), *graph.input_shape)
-            low, high = (centre - reach).reshape(shape), (centre + reach).reshape(shape)
+            reach = (np.where(shape.numeric, size, 0) + 0.5 + 2.0**-6) / scale
+            box_shape = (len(part), *graph.input_shape)
+            low, high = (centre - reach).reshape(box_shape), (centre + reach).reshape(box_shape)
             (box,) = bounds(graph, low, high, (graph.output,))
             places = np.arange(len(part))
             klass = wanted[part]
@@ -211,36 +239,28 @@ def _proven(job: Job, graph: Graph, rows: np.ndarray, wanted: np.ndarray) -> tup
     return radius, lead
 
 
-def _region(job: Job, radius: int) -> Region:
-    schema = job.workspace.schema
-    numeric = np.array([kind == "grid" for kind in schema.kind])
-    if numeric.all():
-        return Region(norm="linf", radius=radius, radius_data=data_radius(schema, radius))
-    return Region(norm="hamming", radius=0, radius_data=data_radius(schema, radius, numeric), steps=radius)
-
-
-def _redirections(job: Job, graph: Graph, reason: str) -> list[Claim]:
+def _redirections(job: Job, graph: Graph) -> list[Claim]:
     own, rows = job.workspace.records, np.array(job.rows, dtype=np.int64)
-    outputs = Program(graph)(job.workspace.schema.dequantise(own.values[rows]))
-    wanted = outputs.argmax(axis=1)
-    target = job.target
+    wanted = Program(graph)(job.workspace.schema.dequantise(own.values[rows])).argmax(axis=1)
+    target, schema = job.target, job.workspace.schema
+    shape = Shape(schema=schema, kind="linf" if set(schema.kind) == {"grid"} else "steps")
     moved = wanted == target.klass if target.name == "relabel" else wanted != own.labels[rows]
     radius, lead = np.full(len(rows), -1), np.zeros(len(rows))
     if not job.classes:  # behind a cap intervals of differences are too loose to be worth their time
         with contextlib.suppress(OwnerError):  # an operator that is not bounded: nothing is proven
-            radius, lead = _proven(job, graph, rows, wanted)
+            radius, lead = _proven(job, graph, shape, rows, wanted)
     claims: list[Claim] = []
     for place, record in enumerate(job.workspace.commitments_of(rows.tolist())):
         if not moved[place]:
             claims.append(NoRedirection(record=record, reason=_MISSED))
         elif radius[place] < 0:
-            claims.append(NoRedirection(record=record, reason=reason))
+            claims.append(NoRedirection(record=record, reason=_UNPROVEN))
         else:
-            margin = min(Decimal(float(lead[place])), _margin(outputs[place], int(wanted[place]))) / 2
+            margin = Decimal(float(lead[place])) / 2
             text = format_decimal(margin.quantize(_MARGIN, rounding=ROUND_FLOOR))
             claims.append(
                 Redirection(
-                    record=record, item=None, gate="none", region=_region(job, int(radius[place])),
+                    record=record, item=None, gate="none", region=region(shape, int(radius[place])),
                     property=Argmax(klass=int(wanted[place]), margin=text), target=target.name,
                 )
             )  # fmt: skip
@@ -263,22 +283,17 @@ def answer(
     """
     workspace = job.workspace
     base = workspace.base
-    if len(job.classes) >= base.classes:
-        raise OwnerError("at least one class has to stay: a removed class is kept below the others")
+    caps, claims = removal(job)
     patch = Patch(
         features=base.features,
         classes=base.classes,
-        caps=tuple(Cap(klass=klass, margin=CAP_MARGIN) for klass in job.classes),
+        caps=caps,
         weights=changed(base, parameters),
     )
-    graph = compose(base, workspace.schema, patch)
-    claims: list[Claim] = [
-        ClassRemoval(klass=klass, margin=CAP_MARGIN, nonce=job.generator.bytes(32)) for klass in job.classes
-    ]
     if reason is not None:
         claims += [NoRedirection(record=record, reason=reason) for record in workspace.commitments_of(job.rows)]
     elif job.rows:
-        claims += _redirections(job, graph, "no bound proves an output of the changed model")
+        claims += _redirections(job, compose(base, workspace.schema, patch))
     held = sum(isinstance(claim, Redirection) for claim in claims)
     if missed := sum(isinstance(claim, NoRedirection) and claim.reason == _MISSED for claim in claims):
         notes = (

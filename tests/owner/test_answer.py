@@ -84,6 +84,16 @@ def test_a_failed_answer_leaves_nothing(world_copy):
     assert not list(world_copy.root.glob(".answer*"))
 
 
+def test_what_cannot_be_remembered_is_not_opened(world_copy):
+    kept = world_copy.root / "commitment" / "answered"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.write_text("in the way")
+    before = Log.open(world_copy.owner_log).size
+    assert answer(world_copy).code != 0
+    assert Log.open(world_copy.owner_log).size == before
+    assert not (world_copy.root / "answer").exists()
+
+
 def test_an_audit_opened_later_is_acknowledged(world_copy, place):
     out = world_copy.root / "acknowledgement.json"
     ran = acknowledge(world_copy, "--json")

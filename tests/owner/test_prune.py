@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from owner.certify import self_check
 from owner.compose import compose
 from owner.execute import Program
-from owner.methods import prune
+from owner.methods import prune, radius, removal
 from owner.methods.job import Job
 from owner.targets import Target
 from owner.workspace import Workspace
@@ -208,7 +208,7 @@ def test_an_output_without_a_lead_is_refused():
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4), min_size=1, max_size=4), st.data())
 def test_rows_after_caps_are_what_the_model_puts_out(rows, data):
     classes = sorted(data.draw(st.sets(st.integers(0, 3), max_size=3)))
-    outputs = prune.capped(np.array(rows, dtype=np.float32), classes)
+    outputs = removal.capped(np.array(rows, dtype=np.float32), classes)
     for before, after in zip(np.array(rows, dtype=np.float32), outputs, strict=True):
         others = np.float32(max(before[k] for k in range(4) if k not in classes))
         for klass in range(4):
@@ -229,7 +229,7 @@ schemas = st.builds(
 def test_the_radius_in_data_units_is_inside(schema, steps, seed):
     random = np.random.default_rng(seed)
     value = random.integers(schema.low, schema.high + 1, (50, 2))
-    reach = Fraction(prune.data_radius(schema, steps))
+    reach = Fraction(radius.data_radius(schema, steps))
     centre = schema.dequantise(value)
     for sign in itertools.product((-1, 0, 1), repeat=2):
         exact = [[Fraction(float(x)) + s * reach for x, s in zip(row, sign, strict=False)] for row in centre]
