@@ -40,7 +40,7 @@ from auditor.deployment.endpoint import Endpoint
 from auditor.deployment.journal import MAX_FILE, Journal
 from auditor.deployment.pacing import Pace
 from auditor.deployment.source import Live, Recorded
-from auditor.engine import Engine
+from auditor.engine import Device, Engine
 from auditor.entries import look
 from auditor.evidence import Evidence, Reference, load_reference, moved
 from auditor.files import new_folder, read_file, write_atomic
@@ -116,6 +116,7 @@ class Inputs:
         seed: of what the challenge does not determine.
         progress: called with a stage and the share done.
         engine: where shadow models are trained; None trains them in this process.
+        device: on what, in this process.
         endpoint: whom to ask for the deployed model, if anybody.
         resume: whether an interrupted run of queries may go on.
         queries: the query log of a report that is replayed; nobody is asked then.
@@ -139,6 +140,7 @@ class Inputs:
     seed: int
     progress: Callable[[str, float], None]
     engine: Engine | None = None
+    device: Device = "cpu"
     endpoint: Endpoint | None = None
     resume: bool = False
     queries: bytes | None = None
@@ -257,6 +259,7 @@ def examine(inputs: Inputs) -> Outcome:
         shadow_cache=inputs.shadow_cache,
         progress=inputs.progress,
         engine=inputs.engine,
+        device=inputs.device,
         log_conflicts=seen.conflicts,
         log_notes=seen.notes,
         owner_entries=owner_log.entries if owner_log is not None else None,

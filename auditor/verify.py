@@ -14,7 +14,7 @@ from typing import Any
 
 from auditor import receipts, trusted
 from auditor.case import read_proof, verify_logged
-from auditor.engine import Engine
+from auditor.engine import Device, Engine
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
 from auditor.profile import parse_plan, parse_profile
@@ -220,6 +220,7 @@ def replay(
     shadow_cache: Path | None,
     progress: Callable[[str, float], None],
     engine: Engine | None = None,
+    device: Device = "cpu",
     allow_command: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
     """Run a report's audit again, as of its own time, and compare verdict, findings and each check's verdict.
@@ -237,6 +238,7 @@ def replay(
         shadow_cache: where shadow models are kept.
         progress: called with a stage and the share done.
         engine: where shadow models are trained; None trains them in this process.
+        device: on what, in this process; another one than the report's is a difference.
         allow_command: whether to run the command that the plan names for the owner's method. A report may be somebody
             else's, and so is the command in its plan.
 
@@ -287,6 +289,7 @@ def replay(
                 now=report.audited_at,
                 seed=seed,
                 engine=engine,
+                device=device,
                 progress=progress,
                 queries=verified.files.get(audit.QUERIES),
                 own_proofs={

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import click
 
@@ -16,6 +16,7 @@ from protocol import keys
 from protocol.encoding import parse_time
 from protocol.errors import Error, MalformedError, OwnerError, VerificationError
 
+Device = Literal["cpu", "cuda"]
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -25,6 +26,13 @@ METHODS = (
 GATES = ["auto", "sketch", "feature", "linear-region", "always", "sketch+feature"]
 HEADS = ["set", "shift", "affine"]
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+DEVICE = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where to train; a GPU adds up in another order, so models differ in rounding.",
+)
 
 
 class _Time(click.ParamType[int]):
@@ -258,6 +266,7 @@ def log_init(origin: str, key: Path, out: Path, as_json: bool, force: bool) -> N
 @click.option("--folds", default=10, show_default=True, type=click.IntRange(2), help="Cross-fitted models to prepare.")
 @click.option("--no-prepare", is_flag=True, help="Prepare none; the target match cannot be had then.")
 @click.option("--previous", type=FOLDER, help="An earlier commitment whose salts records keep, so that returns show.")
+@DEVICE
 @_common(key=True, out=True, seed=True)
 def commit(
     model: Path,
@@ -267,6 +276,7 @@ def commit(
     folds: int,
     no_prepare: bool,
     previous: Path | None,
+    device: Device,
     seed: int,
     resume: bool,
     key: Path,
@@ -293,6 +303,7 @@ def commit(
         force=force,
         resume=resume,
         previous=previous,
+        device=device,
     )
     with _progress() as show:
         commitment, notes = command.commit(options, progress=show)
@@ -415,6 +426,7 @@ def request(
 @click.option(
     "--drop", "drops", multiple=True, help="Stop a claim of the earlier certificate: ROW=REASON or class:K=REASON."
 )
+@DEVICE
 @_common(key=True, out=True, seed=True)
 def unlearn(
     commitment: Path,
@@ -431,6 +443,7 @@ def unlearn(
     previous: Path | None,
     beside: bool,
     drops: tuple[str, ...],
+    device: Device,
     seed: int,
     resume: bool,
     key: Path,
@@ -474,6 +487,7 @@ def unlearn(
         previous=previous,
         beside=beside,
         drops=tuple(parse_drop(drop) for drop in drops),
+        device=device,
         key=_statement_key(key),
         log=log,
         out=out,

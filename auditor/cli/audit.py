@@ -7,6 +7,7 @@ import click
 
 from auditor.cli.program import (
     BACKEND,
+    DEVICE,
     FOLDER,
     FORCE,
     JSON,
@@ -32,6 +33,7 @@ from auditor.cli.program import (
     read_trust,
     with_options,
 )
+from auditor.engine import Device
 from protocol import keys
 from protocol.errors import AuditorError, VerificationError
 from protocol.messages.report import EXIT_CODES
@@ -43,8 +45,8 @@ from protocol.messages.report import EXIT_CODES
 @click.option("--endpoint", help="A live endpoint to query: https://host/v2/models/NAME, or an endpoint file.")
 @click.option("--resume", is_flag=True, help="Go on with queries of the endpoint that were interrupted.")
 @click.option("--state", type=PATH, help="Remember logs' checkpoints here.")
-@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, KEY, LOG, OUT)
-@with_options(NOW, FORCE, JSON)
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, DEVICE)
+@with_options(SEED, KEY, LOG, OUT, NOW, FORCE, JSON)
 def audit(
     bundle: Path,
     profile: str,
@@ -60,6 +62,7 @@ def audit(
     backend: str | None,
     workers: int,
     scheduler: str | None,
+    device: Device,
     seed: int,
     key: Path,
     log: Path,
@@ -96,7 +99,8 @@ def audit(
         shadow_cache=shadow_cache if shadow_cache is not None else ledger.private / "shadows",
         now=clock(now),
         seed=seed,
-        engine=engine_of(backend, workers, scheduler),
+        engine=engine_of(backend, workers, scheduler, device),
+        device=device,
         endpoint=whom,
         resume=resume,
         progress=progress_bar(),
@@ -150,7 +154,7 @@ def receipt(report: Path, log: Path, as_json: bool) -> None:
     is_flag=True,
     help="Run the command that the report's plan names for the owner's method. Read it first: it is a program.",
 )
-@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, JSON)
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, DEVICE, SEED, JSON)
 def replay(
     report: Path,
     bundle: Path,
@@ -164,6 +168,7 @@ def replay(
     backend: str | None,
     workers: int,
     scheduler: str | None,
+    device: Device,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -181,7 +186,8 @@ def replay(
         key=keys.generate("replay", use="statement"),
         seed=seed,
         shadow_cache=shadow_cache,
-        engine=engine_of(backend, workers, scheduler),
+        engine=engine_of(backend, workers, scheduler, device),
+        device=device,
         allow_command=allow_command,
         progress=progress_bar(),
     )

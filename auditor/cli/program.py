@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
-from auditor.engine import BACKENDS, Engine
+from auditor.engine import BACKENDS, DEVICES, Device, Engine
 from protocol.encoding import parse_time
 from protocol.errors import AuditorError, Error, MalformedError, VerificationError
 
@@ -144,6 +144,13 @@ BACKEND = click.option(
 WORKERS = click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1), help="Processes of loky, tasks of ray."
 )
+DEVICE = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    type=click.Choice(DEVICES),
+    help="Train shadow models on this, without --backend; a GPU adds up in another order, and the report says so.",
+)
 SCHEDULER = click.option("--scheduler", help="Address of the running dask scheduler or ray cluster.")
 
 
@@ -164,12 +171,14 @@ def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def engine_of(backend: str | None, workers: int, scheduler: str | None) -> Engine | None:
+def engine_of(backend: str | None, workers: int, scheduler: str | None, device: Device) -> Engine | None:
     """Return where shadow models are to be trained; None is here.
 
     Raises:
-        AuditorError: an address without an engine that has one, or the other way round.
+        AuditorError: an address without an engine that has one, or the other way round; an engine and a device.
     """
+    if backend is not None and device != "cpu":
+        raise AuditorError("--backend trains on processors; leave --device away")
     if scheduler is not None and backend not in ("dask", "ray"):
         raise AuditorError("--scheduler is the address of a dask scheduler or ray cluster; give --backend dask or ray")
     if backend == "dask" and scheduler is None:
