@@ -8,16 +8,10 @@ import click
 from auditor.cli.program import (
     BACKEND,
     DEVICE,
-    FOLDER,
-    FORCE,
-    JSON,
     KEY,
     LOG,
-    NOW,
     OPENINGS,
-    OUT,
     OWNER_LOG,
-    PATH,
     POLICY,
     REFERENCE,
     SCHEDULER,
@@ -25,18 +19,16 @@ from auditor.cli.program import (
     SHADOWS,
     TRUST,
     WORKERS,
-    clock,
-    done,
     engine_of,
     progress_bar,
     read_policy,
     read_trust,
-    with_options,
 )
 from auditor.engine import Device
 from protocol import keys
 from protocol.errors import AuditorError, VerificationError
 from protocol.messages.report import EXIT_CODES
+from protocol.program import FOLDER, FORCE, JSON, NOW, OUT, PATH, clock, done, with_options
 
 
 @click.command()
