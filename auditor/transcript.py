@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from auditor.case import Logged, read_proof, verify_logged
+from auditor.case import read_proof
 from auditor.entries import Looked
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
@@ -20,6 +20,7 @@ from protocol import manifest, messages, openings, session
 from protocol.digests import sha256_hex
 from protocol.errors import DigestMismatch, Error, MalformedError, NoQuorum, VerificationError
 from protocol.log.policy import Policy
+from protocol.logged import Logged, verify_logged
 from protocol.messages import challenge as challenge_message
 from protocol.messages.certificate import Certificate
 from protocol.messages.challenge import Answer, Challenge

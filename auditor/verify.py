@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor import receipts, trusted
-from auditor.case import read_proof, verify_logged
+from auditor.case import read_proof
 from auditor.engine import Engine
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
@@ -27,6 +27,7 @@ from protocol.errors import AuditorError, DigestMismatch, Error, NoQuorum, Verif
 from protocol.keys import SigningKey
 from protocol.log.policy import Policy
 from protocol.log.proof import MAX_TLOG_PROOF
+from protocol.logged import verify_logged
 from protocol.messages.challenge import Challenge
 from protocol.messages.opening import Opening, nonce_commitment
 from protocol.messages.report import Report
