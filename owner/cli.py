@@ -159,6 +159,14 @@ def _clock(now: int | None) -> int:
     return int(time.time()) if now is None else now
 
 
+def _believing(function: F) -> F:
+    logs = "Logs and witnesses that count (C2SP tlog-policy); with --trust."
+    whose = "Whose signatures count, as what; with --policy."
+    for name, help_text in (("--trust", whose), ("--policy", logs)):
+        function = click.option(name, type=FILE, help=help_text)(function)
+    return function
+
+
 def _done(as_json: bool, lines: list[str], **facts: Any) -> None:
     for line in lines:
         click.echo(line)
@@ -534,12 +542,15 @@ def _radius(radius: str | None) -> tuple[int | None, bool]:
 @click.option("--commitment", required=True, type=FOLDER, help="The commitment folder.")
 @click.option("--acknowledgement", type=FILE, help="For an audit that was opened after the certificate.")
 @click.option("--at-most", type=click.IntRange(1), help="Refuse to open more records than this.")
+@_believing
 @_common(key=True, out=True)
 def answer(
     challenge: Path,
     commitment: Path,
     acknowledgement: Path | None,
     at_most: int | None,
+    policy: Path | None,
+    trust: Path | None,
     key: Path,
     log: Path,
     out: Path,
@@ -547,11 +558,16 @@ def answer(
     now: int | None,
     force: bool,
 ) -> None:
-    """Open the records that a challenge names."""
+    """Open the records that a challenge names.
+
+    With --policy and --trust only for a challenge that a trusted auditor signed; where the challenge's .tlog-proof lies
+    beside it, it has to show the challenge in that auditor's log, cosigned by the quorum.
+    """
     from owner.answer import answer as run
+    from owner.auditors import Auditors
     from owner.workspace import Workspace
 
-    count = run(
+    count, warning = run(
         Workspace(folder=commitment),
         challenge,
         acknowledgement=acknowledgement,
@@ -561,23 +577,49 @@ def answer(
         now=_clock(now),
         force=force,
         at_most=at_most,
+        auditors=Auditors.read(policy, trust),
     )
-    _done(as_json, [f"{out}: {count} records opened"], opened=count)
+    lines = [f"{out}: {count} records opened", *([warning] if warning else [])]
+    _done(as_json, lines, opened=count, warning=warning)
 
 
 @main.command()
 @click.argument("opening", type=FILE)
 @click.option("--bundle", required=True, type=FOLDER, help="The bundle whose certificate is audited again.")
+@_believing
 @_common(key=True, out=True)
 def acknowledge(
-    opening: Path, bundle: Path, key: Path, log: Path, out: Path, as_json: bool, now: int | None, force: bool
+    opening: Path,
+    bundle: Path,
+    policy: Path | None,
+    trust: Path | None,
+    key: Path,
+    log: Path,
+    out: Path,
+    as_json: bool,
+    now: int | None,
+    force: bool,
 ) -> None:
-    """Acknowledge an audit that was opened after the certificate, so that it can be challenged."""
+    """Acknowledge an audit that was opened after the certificate, so that it can be challenged.
+
+    With --policy and --trust only one that a trusted auditor opened, as with `answer`.
+    """
     from owner.answer import acknowledge as run
+    from owner.auditors import Auditors
     from owner.journal import leaf_of
 
-    envelope = run(opening, bundle, key=_statement_key(key), log=log, out=out, now=_clock(now), force=force)
-    _done(as_json, [f"{out}: logged as {leaf_of(envelope)}"], acknowledgement=leaf_of(envelope))
+    envelope, warning = run(
+        opening,
+        bundle,
+        key=_statement_key(key),
+        log=log,
+        out=out,
+        now=_clock(now),
+        force=force,
+        auditors=Auditors.read(policy, trust),
+    )
+    lines = [f"{out}: logged as {leaf_of(envelope)}", *([warning] if warning else [])]
+    _done(as_json, lines, acknowledgement=leaf_of(envelope), warning=warning)
 
 
 @main.command()

@@ -102,10 +102,18 @@ def audit(
     lines = [f"{result.check:13} {result.verdict:13} {result.summary}" for result in outcome.view.checks]
     lines += [f"finding: {f.threat} ({f.check}): {f.message}" for f in outcome.view.findings]
     shown = outcome.view.figures["shown_to_the_auditor"]
+    left = shown["challenged_records"] - shown["retained_records"]
     lines.append(
         f"shown to this auditor: {shown['requested_records']} requested and {shown['retained_records']} retained "
-        f"records of {shown['of_committed']} that were committed; none of them is in the report"
+        f"records of {shown['of_committed']} that were committed"
+        + (f" ({left} more were challenged)" if left else "")
+        + "; none of them is in the report"
     )
+    if shown["requests_to_the_endpoint"]:
+        lines.append(
+            f"asked of the endpoint: {shown['requests_to_the_endpoint']} requests, "
+            f"{shown['answers_of_the_endpoint']} answers; the report lists them"
+        )
     lines.append(f"{report.verdict} under {report.profile}; report in {out}, page {out / 'report.html'}")
     lines.append(
         f"receipts in {out / 'receipts'}; once witnesses have cosigned {log}: prune-auditor receipt {out} --log {log}"
