@@ -21,7 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 METHODS = (
-    "prune", "distribution-matching", "instance-wise", "retrain", "fine-tune", "gradient-ascent", "deny-list",
+    "prune", "prune-paper", "distribution-matching", "instance-wise", "retrain", "fine-tune", "gradient-ascent",
+    "deny-list",
 )  # fmt: skip
 GATES = ["auto", "sketch", "feature", "linear-region", "always", "sketch+feature"]
 HEADS = ["set", "shift", "affine"]
