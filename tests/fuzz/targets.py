@@ -129,7 +129,7 @@ def _patch() -> Patch:
             Part(
                 gate=SketchGate(
                     matrix=np.array([[1, 0, -1], [2, 1, 0]], np.int32), low=np.array([[-8, 0]], np.int32),
-                    high=np.array([[8, 9]], np.int32), screen=np.array([0, 1]),
+                    high=np.array([[8, 9]], np.int32), screen=np.array([0, 1]), branch=True,
                 ),
                 head=SetHead(rows=np.array([[1, 2, 3]], np.float32), index=np.zeros(1, np.int64)),
             ),
