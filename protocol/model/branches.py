@@ -10,7 +10,7 @@ condition is false, so an `If` could let one record of a batch decide for anothe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol.errors import Schema
 from protocol.model.graph import Node
@@ -71,3 +71,19 @@ def check_branches(nodes: Sequence[Node]) -> None:
             raise Schema("operator If whose branch or condition is read elsewhere", where=made)
         if made + KEPT in names:
             raise Schema("a name stands for two tensors", where=made + KEPT)
+
+
+def always_run(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes with every branch run whatever its condition: the same outputs, where 7.9 composed them.
+
+    For tools that cannot read subgraphs.
+    """
+    result = list(nodes)
+    for branch in reversed(branches(nodes)):
+        made = nodes[branch.end].outputs[0]
+        last = replace(nodes[branch.end - 1], name=made, outputs=(made,))
+        result[branch.start : branch.end + 1] = [*nodes[branch.start + 1 : branch.end - 1], last]
+    # What the conditions were made of, and nobody reads any more.
+    dropped = {nodes[branch.start].inputs[0] for branch in branches(nodes)}
+    read = {name for node in result for name in node.inputs}
+    return tuple(node for node in result if not dropped & set(node.outputs) or read & set(node.outputs))

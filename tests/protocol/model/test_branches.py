@@ -13,7 +13,7 @@ import auditor.execute
 import owner.compose
 import owner.execute
 from protocol.errors import MalformedError, Schema
-from protocol.model.branches import Branch, branches
+from protocol.model.branches import Branch, always_run, branches
 from protocol.model.check import check_graph
 from protocol.model.operators import PATCHED, make_node
 from protocol.model.patch import AlwaysGate, Cap, Part, Patch, SetHead, ShiftHead, SketchGate
@@ -66,7 +66,7 @@ PATCHES = {
 
 
 @pytest.mark.parametrize("made", PATCHES.values(), ids=PATCHES)
-@pytest.mark.parametrize("size", [0, 1, 5])
+@pytest.mark.parametrize("size", [0, 1, 6])
 def test_every_program_gives_what_the_patch_without_a_branch_gives(made, size):
     with_branches = composed(made)
     plain = composed(
@@ -86,7 +86,7 @@ def test_every_program_gives_what_the_patch_without_a_branch_gives(made, size):
     items.integers(-2, 3, (4, 6))
     pool = np.concatenate([items.integers(0, 16, (ITEMS, 6)), random.integers(0, 16, (ITEMS, 6))]).astype(np.float32)
     matched = 0
-    for _ in range(20):
+    for _ in range(6):
         x = pool[random.integers(0, len(pool), size)]
         expected = auditor.execute.Program(plain)(x)
         assert auditor.execute.Program(with_branches)(x).tobytes() == expected.tobytes()
@@ -123,6 +123,17 @@ def test_words_behind_a_branch_are_never_negative():
     assert made.initialisers["prune/p0/table"].min() >= 0
     x = np.zeros((1, 6), np.float32)
     assert auditor.execute.Program(made)(x).tobytes() == head().rows[:1].tobytes()
+
+
+@pytest.mark.parametrize("made", PATCHES.values(), ids=PATCHES)
+def test_branches_that_are_always_run_give_the_same(made):
+    graph = composed(made)
+    plain = replace(graph, nodes=always_run(graph.nodes))
+    check_graph(plain)
+    assert "If" not in {node.op for node in plain.nodes}
+    x = np.random.default_rng(4).integers(0, 16, (200, 6)).astype(np.float32)
+    x[:ITEMS] = np.random.default_rng(0).integers(0, 16, (ITEMS, 6))
+    assert auditor.execute.Program(plain)(x).tobytes() == auditor.execute.Program(graph)(x).tobytes()
 
 
 def test_a_branch_needs_a_screen():
