@@ -1,7 +1,7 @@
 """What each kind of gate and head buys, and what it tells: the frontier of gates.
 
     python -m tests.benchmarks.gates_study [--data ../shared/data] [--set mnist] [--records 1000] [--train 20000]
-        [--hidden 32 16] [--state gates.jsonl]
+        [--hidden 32 16] [--state gates.jsonl] [--only sketch/set/match]
 
 Both programs' own code: `commit`, `unlearn` for each gate and head, the auditor's checks on the signed bundle. For each:
 records with a proven region and its radius; share of noisy (2 % of the range) and shifted (one pixel) versions of a
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=20_000, help="training records")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 32])
+    parser.add_argument("--only", type=lambda text: text.split(","), help="ways, such as sketch/set/match")
     parser.add_argument("--state", type=Path, help="finished rows, one of JSON on each line")
     options = parser.parse_args()
     data = load(options.set if options.data is not None else "digits", options.data)
@@ -183,7 +184,8 @@ def main() -> None:
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         study = Study(Path(folder), data, epochs=options.epochs, folds=2, fold_epochs=options.epochs, reference=9_500)
-        for number, way in enumerate(WAYS):
+        wanted = [way for way in WAYS if not options.only or "/".join(way) in options.only]
+        for number, way in enumerate(wanted):
             try:
                 cells, evidence = line(study, options.records, *way)
             except (AssertionError, SystemExit) as error:
