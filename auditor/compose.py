@@ -17,7 +17,7 @@ import numpy as np
 
 from auditor.bounds import inexact_sums
 from auditor.rows import nearest_float32
-from auditor.screen import screened
+from auditor.screen import left_by_the_table, screened
 from auditor.tail import PREFIX, Tail
 from protocol.errors import AuditorError, MalformedError
 from protocol.model.check import check_graph
@@ -73,7 +73,7 @@ def _hits(tail: Tail, here: str, gate: Gate, *, flat: str, inside: str, grid: st
 def _first(tail: Tail, here: str, gate: Gate, *, flat: str, inside: str, grid: str) -> tuple[str, str]:
     """Steps 4 to 9: the first item that fires [N], and whether one fires [N, 1]."""
     if isinstance(gate, SketchGate) and gate.screen is not None:
-        return screened(tail, here, flat, gate)
+        return screened(tail, here, flat, gate, *left_by_the_table(tail, here, flat, gate))
     hits = _hits(tail, here, gate, flat=flat, inside=inside, grid=grid)
     first = tail.apply("ArgMax", here + "first", hits, axis=1, keepdims=0, select_last_index=0)
     any_hit = tail.apply("ReduceMax", here + "any", hits, tail.axes(1), keepdims=1)
@@ -102,11 +102,27 @@ def _value(tail: Tail, here: str, part: Part, *, row_index: str, flat: str, y: s
 def _part(tail: Tail, here: str, part: Part, *, flat: str, inside: str, grid: str, y: str) -> tuple[str, str]:
     """Whether the part fires [N, 1], and its value [N, C]."""
     first, fired = _first(tail, here, part.gate, flat=flat, inside=inside, grid=grid)
+    return fired, _looked_up(tail, here, part, first, flat=flat, y=y)
+
+
+def _looked_up(tail: Tail, here: str, part: Part, first: str, *, flat: str, y: str) -> str:
     # Behind a screen "no item" is a number of its own, which needs a row to look up (and never to be used).
     index = np.append(part.head.index, 0) if _screened(part.gate) else part.head.index
     row_of_item = tail.constant(here + "row_of_item", index.astype(np.int64))
     row_index = tail.apply("Gather", here + "row_index", row_of_item, first, axis=0)
-    return fired, _value(tail, here, part, row_index=row_index, flat=flat, y=y)
+    return _value(tail, here, part, row_index=row_index, flat=flat, y=y)
+
+
+def _branch(
+    tail: Tail, here: str, part: Part, left: tuple[str, str], *, flat: str, y: str, kept: str, name: str
+) -> str:
+    """Steps 23 and 24: the selection between a part and what is kept without it, left out where no item is possible."""
+    assert isinstance(part.gate, SketchGate)
+    most = tail.apply("ReduceMax", here + "most", left[1], keepdims=0)
+    some = tail.apply("Cast", here + "some", most, to=9)
+    first, fired = screened(tail, here, flat, part.gate, *left)
+    value = _looked_up(tail, here, part, first, flat=flat, y=y)
+    return tail.apply("If", name, some, tail.apply("Where", here + "chosen", fired, value, kept), kept)
 
 
 def _parts(tail: Tail, base: Graph, patch: Patch) -> str:
@@ -118,14 +134,22 @@ def _parts(tail: Tail, base: Graph, patch: Patch) -> str:
         affine, inside = tail.inside("", flat)
     if any(isinstance(gate, SketchGate) and gate.screen is None for gate in gates):
         grid = tail.grid("", affine)
-    made = [
-        _part(tail, f"p{number}/", part, flat=flat, inside=inside, grid=grid, y=base.output)
-        for number, part in enumerate(patch.parts)
-    ]
+    # Of a part behind a branch, what the table leaves comes here; everything else only when it is its turn below.
+    made: list[tuple[str, str]] = []
+    for number, part in enumerate(patch.parts):
+        here = f"p{number}/"
+        if isinstance(part.gate, SketchGate) and part.gate.branch:
+            made.append(left_by_the_table(tail, here, flat, part.gate))
+        else:
+            made.append(_part(tail, here, part, flat=flat, inside=inside, grid=grid, y=base.output))
     selected = base.output
     for number in reversed(range(len(made))):
-        name = f"p{number}/selected" if number or patch.caps else "output"
-        selected = tail.apply("Where", name, *made[number], selected)
+        part, here = patch.parts[number], f"p{number}/"
+        name = here + "selected" if number or patch.caps else "output"
+        if isinstance(part.gate, SketchGate) and part.gate.branch:
+            selected = _branch(tail, here, part, made[number], flat=flat, y=base.output, kept=selected, name=name)
+        else:
+            selected = tail.apply("Where", name, *made[number], selected)
     return selected
 
 

@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from protocol.errors import AuditorError
+from protocol.model.branches import branches
 from protocol.model.graph import Graph, Node
-from protocol.model.operators import INT64
+from protocol.model.operators import BOOL, INT64
 
 Kernel = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor | tuple[Tensor, ...]]
 
@@ -120,6 +121,13 @@ def _reduce(reduce: Callable[[Tensor, list[int], bool], Tensor]) -> Kernel:
     return kernel
 
 
+def _largest(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
+    if len(inputs) == 2:
+        return inputs[0].amax(inputs[1].tolist(), bool(attributes["keepdims"]))
+    # Of integers that are not negative; an empty batch has none, and 0 says the same as a batch of zeros.
+    return torch.cat([inputs[0].reshape(-1), torch.zeros(1, dtype=inputs[0].dtype)]).max()
+
+
 def _gather(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
     # Indices from 0 up; index_select refuses any other, where indexing would count from the end.
     (data, index), axis = inputs, attributes["axis"]
@@ -128,7 +136,7 @@ def _gather(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
 
 def _cast(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
     # NaN, infinity and what int64 cannot hold become some integer; a composed graph cuts it to a range.
-    return inputs[0].to(torch.int64 if attributes["to"] == INT64 else torch.float32)
+    return inputs[0].to({INT64: torch.int64, BOOL: torch.bool}.get(attributes["to"], torch.float32))
 
 
 def _scatter(inputs: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
@@ -163,7 +171,7 @@ OPERATORS: Mapping[str, Kernel] = {
     "BitwiseAnd": lambda inputs, _: inputs[0] & inputs[1],
     "Cast": _cast,
     "ReduceMin": _reduce(torch.amin),
-    "ReduceMax": _reduce(torch.amax),
+    "ReduceMax": _largest,
     "ReduceSum": _reduce(torch.sum),
     # torch documents the first index among equals, as ONNX does for select_last_index = 0.
     "ArgMax": lambda inputs, attributes: torch.argmax(inputs[0], attributes["axis"], bool(attributes["keepdims"])),
@@ -175,6 +183,7 @@ OPERATORS: Mapping[str, Kernel] = {
     "Split": lambda inputs, attributes: inputs[0].tensor_split(attributes["num_outputs"], attributes["axis"]),
     "NonZero": lambda inputs, _: torch.nonzero(inputs[0]).T,  # places in row-major order, as ONNX lists them
     "ScatterElements": _scatter,
+    "If": lambda inputs, _: inputs[1] if bool(inputs[0]) else inputs[2],
 }
 """What each operator of the profile computes; attributes are complete, as `operators.normalise` left them."""
 
@@ -271,7 +280,13 @@ class Program:
         self, nodes: Sequence[Node], last: Mapping[str, int], keep: frozenset[str], x: Tensor
     ) -> dict[str, Tensor]:
         values = {self.graph.input: x}
+        # Ifs by the place of what makes their condition: behind it stands the branch, which is left out where the
+        # condition is false, unless somebody asked for a tensor of it.
+        ifs = {branch.start: branch.end for branch in branches(nodes)}
+        skip_to = 0
         for place, node in enumerate(nodes):
+            if place < skip_to:
+                continue
             inputs = [values[name] if name in values else self._constants[name] for name in node.inputs]
             try:
                 values |= apply(node, inputs)
@@ -281,4 +296,10 @@ class Program:
             for name in node.inputs:
                 if last[name] == place and name not in keep:
                     values.pop(name, None)
+            end = ifs.get(place)
+            inside = nodes[place + 1 : end] if end is not None else ()
+            if end is None or bool(values[node.outputs[0]]) or any(keep & set(one.outputs) for one in inside):
+                continue
+            values[nodes[end].outputs[0]] = values[nodes[end].inputs[2]]
+            skip_to = end + 1
         return values

@@ -13,7 +13,7 @@ BUDGET = 1 << 29
 """Bytes of activations; a patch of 10,000 items and 196 components takes 28 records at a time."""
 MOST = 256
 """Records at a time where memory is no concern."""
-_SIZES = {"float32": 4, "int64": 8, "bool": 1}
+_SIZES = {"float32": 4, "int64": 8, "bool": 1, "greatest": 8, "whether": 1}
 
 
 def bytes_per_record(graph: Graph) -> int:

@@ -19,7 +19,6 @@ from protocol.model.patch import SketchGate
 from protocol.model.schema import InputSchema
 
 CELLS = 64
-_WORD = 64
 _COLUMNS = 2**20
 _SCALE = 2.0**64
 _OFFSET = 2.0**24
@@ -84,29 +83,37 @@ def _bias(weights: Integer[np.ndarray, " feature"], schema: InputSchema, cells: 
 
 
 def _bits(
-    low: Int64[np.ndarray, " item"], high: Int64[np.ndarray, " item"], cells: Component
+    low: Int64[np.ndarray, " item"], high: Int64[np.ndarray, " item"], cells: Component, word: int
 ) -> Int64[np.ndarray, "cell word"]:
     first, last = (
         np.clip((bound - cells.least + widening) >> cells.power, 0, CELLS - 1)
         for bound, widening in ((low, -cells.slack), (high, cells.slack))
     )
-    words = -(-len(low) // _WORD)
-    here: Bool[np.ndarray, "cell place"] = np.zeros((CELLS, words * _WORD), np.bool_)
-    value = np.arange(CELLS)[:, None]
-    here[:, : len(low)] = (first <= value) & (value <= last)
-    return np.packbits(here, axis=1, bitorder="little").view("<i8").astype(np.int64)
+    words = -(-len(low) // word)
+    value, item = np.arange(CELLS)[:, None], np.arange(len(low))
+    here: Bool[np.ndarray, "cell word bit"] = np.zeros((CELLS, words, 64), np.bool_)
+    here[:, item // word, item % word] = (first <= value) & (value <= last)
+    return np.packbits(here.reshape(CELLS, -1), axis=1, bitorder="little").view("<i8").astype(np.int64)
 
 
-def _boxes(bound: Integer[np.ndarray, "item component"], filler: int) -> Float32[np.ndarray, "word 64 component"]:
-    words = -(-len(bound) // _WORD)
-    result = np.full((words * _WORD, bound.shape[1]), filler, np.float32)
+def _boxes(
+    bound: Integer[np.ndarray, "item component"], filler: int, word: int
+) -> Float32[np.ndarray, "word place component"]:
+    words = -(-len(bound) // word)
+    result = np.full((words * word, bound.shape[1]), filler, np.float32)
     result[: len(bound)] = bound
-    return result.reshape(words, _WORD, bound.shape[1])
+    return result.reshape(words, word, bound.shape[1])
 
 
-def _cells(tail: Tail, here: str, flat: str, gate: SketchGate) -> tuple[str, str]:
-    """Steps 15 and 16: the cell of each component [N,c], and the items that fit all of them, as bits [N,1,W]."""
+def left_by_the_table(tail: Tail, here: str, flat: str, gate: SketchGate) -> tuple[str, str]:
+    """Steps 15 and 16: the cell of each component [N,c], and the items that fit all of them, as bits [N,1,W].
+
+    Raises:
+        AuditorError: no screen can be proven for this schema.
+    """
     assert gate.screen is not None
+    if reason := unfit(tail.schema):
+        raise AuditorError(f"{reason} is not composed")
     schema, looked_at = tail.schema, gate.screen.tolist()
     cuts = [component(gate.matrix[place], schema) for place in looked_at]
     # 25 bits times 24 bits fit float64, and so does the power of two: one rounding, to float32. Adding 0 turns -0 to 0.
@@ -120,7 +127,7 @@ def _cells(tail: Tail, here: str, flat: str, gate: SketchGate) -> tuple[str, str
         _bias(gate.matrix[i], schema, cut, place) for place, (i, cut) in enumerate(zip(looked_at, cuts, strict=True))
     ]
     table = [
-        _bits(gate.low[:, i].astype(np.int64), gate.high[:, i].astype(np.int64), cut)
+        _bits(gate.low[:, i].astype(np.int64), gate.high[:, i].astype(np.int64), cut, gate.word)
         for i, cut in zip(looked_at, cuts, strict=True)
     ]
     ends = CELLS * np.arange(len(cuts), dtype=np.int64)
@@ -144,18 +151,11 @@ def _cells(tail: Tail, here: str, flat: str, gate: SketchGate) -> tuple[str, str
     return cell, bits
 
 
-def screened(tail: Tail, here: str, flat: str, gate: SketchGate) -> tuple[str, str]:
-    """Steps 15 to 22: the first item that fires or the number of items [N], and whether one fires [N,1].
-
-    Raises:
-        AuditorError: no screen can be proven for this schema.
-    """
+def screened(tail: Tail, here: str, flat: str, gate: SketchGate, cell: str, bits: str) -> tuple[str, str]:
+    """Steps 17 to 22: the first item that fires or the number of items [N], and whether one fires [N,1]."""
     assert gate.screen is not None
-    if reason := unfit(tail.schema):
-        raise AuditorError(f"{reason} is not composed")
     items = gate.items
-    words = -(-items // _WORD)
-    cell, bits = _cells(tail, here, flat, gate)
+    words = -(-items // gate.word)
     places = tail.apply("NonZero", here + "places", bits)
     record, word = (
         tail.apply("Gather", here + name, places, tail.constant(f"place{row}", np.array(row, np.int64)), axis=0)
@@ -169,13 +169,17 @@ def screened(tail: Tail, here: str, flat: str, gate: SketchGate) -> tuple[str, s
     row = tail.apply("Unsqueeze", here + "row", sketched, tail.axes(1))
     low, high = (
         tail.apply(
-            "Gather", f"{here}{name}_here", tail.constant(f"{here}word_{name}", _boxes(bound, filler)), word, axis=0
+            "Gather",
+            f"{here}{name}_here",
+            tail.constant(f"{here}word_{name}", _boxes(bound, filler, gate.word)),
+            word,
+            axis=0,
         )
         for name, bound, filler in (("low", gate.low, 1), ("high", gate.high, 0))
     )
     hits = tail.hits(here, tail.boxed(here, row, low, high), inside)
     hit = tail.apply("Greater", here + "hit", hits, tail.half())
-    numbers = np.minimum(np.arange(words * _WORD, dtype=np.int64), items).reshape(words, _WORD)
+    numbers = np.minimum(np.arange(words * gate.word, dtype=np.int64), items).reshape(words, gate.word)
     no_item = tail.constant(here + "no_item", np.array(items, np.int64))
     number = tail.apply("Gather", here + "numbers", tail.constant(here + "item_numbers", numbers), word, axis=0)
     candidates = tail.apply("Where", here + "candidates", hit, number, no_item)

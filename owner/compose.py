@@ -6,12 +6,12 @@ composing is refused. Assumes a parsed base, schema and patch. Does not say that
 certificate claims. Source: SPEC 7.9 (composition; the numbers below are its steps).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from owner.screen import CELLS, WORD, screen
+from owner.screen import CELLS, screen
 from protocol.encoding import parse_float32
 from protocol.errors import OwnerError
 from protocol.model.patch import (
@@ -32,7 +32,7 @@ from protocol.model.schema import InputSchema
 
 PREFIX = "prune/"
 OUTPUT = "prune/output"
-_INT64 = 7
+_INT64, _BOOL = 7, 9
 
 
 class _Builder:
@@ -174,10 +174,10 @@ def _dense(add: _Builder, part: Part, shared: Mapping[str, str], under: str) -> 
     return fired, add.node("Gather", (row_of_item, first), under + "row_index", axis=0)
 
 
-def _screened(add: _Builder, part: Part, gate: SketchGate, flat: str, under: str) -> tuple[str, str]:
-    """Steps 15 to 22: the same, testing exactly only what a table of bits leaves."""
-    made, items = screen(gate, add.schema), gate.items
-    words, looked_at = made.table.shape[1], len(made.bias)
+def _possible(add: _Builder, gate: SketchGate, flat: str, under: str) -> tuple[str, str]:
+    """Steps 15 and 16: the cell of each component, and the items that a table of bits leaves."""
+    made = screen(gate, add.schema)
+    looked_at = len(made.bias)
     starts = CELLS * np.arange(looked_at)
     weights = add.constant(under + "screen_weights", made.weights)
     bias = add.constant(under + "screen_bias", made.bias)
@@ -189,6 +189,14 @@ def _screened(add: _Builder, part: Part, gate: SketchGate, flat: str, under: str
     for step in range(looked_at.bit_length() - 1):
         pair = add.halves(bits, under + f"left{step}", under + f"right{step}")
         bits = add.node("BitwiseAnd", pair, under + f"both{step}")
+    return cell, bits
+
+
+def _screened(add: _Builder, part: Part, gate: SketchGate, possible: tuple[str, str], under: str) -> tuple[str, str]:
+    """Steps 17 to 22: whether an item fires and its row, testing exactly only what is left."""
+    (cell, bits), flat = possible, PREFIX + "flat"
+    looked_at = 0 if gate.screen is None else len(gate.screen)
+    items, words = gate.items, -(-gate.items // gate.word)
     places = add.node("NonZero", (bits,), under + "places")
     record = add.node("Gather", (places, add.constant("place0", np.array(0), np.int64)), under + "record", axis=0)
     word = add.node("Gather", (places, add.constant("place2", np.array(2), np.int64)), under + "word", axis=0)
@@ -197,15 +205,15 @@ def _screened(add: _Builder, part: Part, gate: SketchGate, flat: str, under: str
     grid = _grid(add, affine, under)
     sketched = add.node("MatMul", (grid, add.constant(under + "sketch", gate.matrix.T)), under + "sketched")
     row = add.node("Unsqueeze", (sketched, add.axes(1)), under + "row")
-    spare = np.ones((words * WORD - items, gate.low.shape[1]), dtype=np.int64)
-    shape = (words, WORD, gate.low.shape[1])
+    spare = np.ones((words * gate.word - items, gate.low.shape[1]), dtype=np.int64)
+    shape = (words, gate.word, gate.low.shape[1])
     low = add.constant(under + "word_low", np.concatenate([gate.low, spare]).reshape(shape))
     low = add.node("Gather", (low, word), under + "low_here", axis=0)
     high = add.constant(under + "word_high", np.concatenate([gate.high, 0 * spare]).reshape(shape))
     high = add.node("Gather", (high, word), under + "high_here", axis=0)
     hits = _matched(add, row, low, high, inside, under)
     hit = add.node("Greater", (hits, add.half()), under + "hit")
-    counted = np.minimum(np.arange(words * WORD), items).reshape(words, WORD)
+    counted = np.minimum(np.arange(words * gate.word), items).reshape(words, gate.word)
     numbers = add.constant(under + "item_numbers", counted, np.int64)
     numbers = add.node("Gather", (numbers, word), under + "numbers", axis=0)
     no_item = add.constant(under + "no_item", np.array(items), np.int64)
@@ -252,19 +260,36 @@ def _parts(add: _Builder, patch: Patch) -> str:
         affine, shared["inside"] = _affine(add, flat, "")
         if any(isinstance(part.gate, SketchGate) for part in dense):
             shared["grid"] = _grid(add, affine, "")
-    made: list[tuple[str, str]] = []
-    for number, part in enumerate(patch.parts):
-        under = f"p{number}/"
-        if isinstance(part.gate, SketchGate) and part.gate.screen is not None:
-            fired, row_index = _screened(add, part, part.gate, flat, under)
-        else:
-            fired, row_index = _dense(add, part, shared, under)
-        made.append((fired, _value(add, part.head, flat, row_index, under)))
+    choices = [_choice(add, part, shared, f"p{number}/") for number, part in enumerate(patch.parts)]
     selected = add.y
-    for number, (fired, value) in reversed(tuple(enumerate(made))):
+    for number, choose in reversed(tuple(enumerate(choices))):
         last = number == 0 and not patch.caps
-        selected = add.node("Where", (fired, value, selected), "output" if last else f"p{number}/selected")
+        selected = choose(selected, "output" if last else f"p{number}/selected")
     return selected
+
+
+def _choice(add: _Builder, part: Part, shared: Mapping[str, str], under: str) -> Callable[[str, str], str]:
+    """A part's gate and value, and what then selects between it and what the later parts leave (step 13)."""
+
+    def chosen(fired: str, row_index: str) -> tuple[str, str]:
+        return fired, _value(add, part.head, shared["flat"], row_index, under)
+
+    gate = part.gate
+    if not isinstance(gate, SketchGate) or gate.screen is None:
+        made = chosen(*_dense(add, part, shared, under))
+        return lambda kept, name: add.node("Where", (*made, kept), name)
+    possible = _possible(add, gate, shared["flat"], under)
+    if not gate.branch:
+        made = chosen(*_screened(add, part, gate, possible, under))
+        return lambda kept, name: add.node("Where", (*made, kept), name)
+
+    def branch(kept: str, name: str) -> str:
+        most = add.node("ReduceMax", possible[1:], under + "most", keepdims=0)
+        some = add.node("Cast", (most,), under + "some", to=_BOOL)
+        inner = chosen(*_screened(add, part, gate, possible, under))
+        return add.node("If", (some, add.node("Where", (*inner, kept), under + "chosen"), kept), name)
+
+    return branch
 
 
 def _cap(add: _Builder, number: int, cap: Cap, selected: str, patch: Patch) -> str:

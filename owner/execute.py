@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from owner.windows import average_pool, convolution, max_pool
 from protocol.errors import OwnerError
-from protocol.model.operators import INT64
+from protocol.model.branches import Branch, branches
+from protocol.model.operators import BOOL, INT64
 from protocol.model.profile import BATCH, Graph, Node, check_graph
 from protocol.model.tensor_types import TensorType
 
@@ -66,6 +67,8 @@ def _gather(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _cast(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    if _number(node, "to") == BOOL:
+        return inputs[0].to(torch.bool)
     if _number(node, "to") != INT64:
         return inputs[0].to(torch.float32)
     # NaN may become any integer (SPEC 7.9); here it becomes 0, for torch leaves it to the machine.
@@ -86,6 +89,12 @@ def _reduce(reduce: Callable[..., Tensor]) -> Apply:
         return reduce(inputs[0], dim=int(inputs[1][0]), keepdim=bool(node.attributes["keepdims"]))
 
     return apply
+
+
+def _greatest(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    if len(inputs) > 1:
+        return _reduce(torch.amax)(node, inputs)
+    return inputs[0].amax() if inputs[0].numel() else torch.tensor(0)  # nothing is in an empty batch
 
 
 def _plain(function: Callable[..., Tensor]) -> Apply:
@@ -124,7 +133,7 @@ OPERATORS: Mapping[str, Apply] = {
     "And": _plain(torch.logical_and),
     "Cast": _cast,
     "ReduceMin": _reduce(torch.amin),
-    "ReduceMax": _reduce(torch.amax),
+    "ReduceMax": _greatest,
     "ReduceSum": _reduce(torch.sum),
     "ArgMax": _argmax,
     "Unsqueeze": lambda _, inputs: inputs[0].unsqueeze(int(inputs[1][0])),
@@ -134,6 +143,7 @@ OPERATORS: Mapping[str, Apply] = {
     "BitwiseAnd": _plain(torch.bitwise_and),
     "NonZero": _plain(lambda x: x.nonzero().T),
     "ScatterElements": _scatter,
+    "If": _plain(lambda condition, chosen, kept: chosen if condition else kept),
 }
 
 
@@ -165,6 +175,7 @@ class Program:
         self._activations = {name: found for name, found in types.items() if found.batched}
         largest = max(_most(found.shape, types) for found in self._activations.values())
         self._batch = max(1, _ACTIVATION_BUDGET // largest)
+        self._branches = {branch.start: branch for branch in branches(graph.nodes)}
         self._last_use = {name: node.outputs[0] for node in graph.nodes for name in node.inputs}
 
     def __repr__(self) -> str:
@@ -208,7 +219,10 @@ class Program:
     def _run(self, x: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
         with torch.inference_mode():
             values = {self.graph.input: torch.from_numpy(np.array(x))}
-            for node in self.graph.nodes:
+            resume = 0
+            for place, node in enumerate(self.graph.nodes):
+                if place < resume:
+                    continue
                 inputs = [values[name] if name in values else self._constants[name] for name in node.inputs]
                 if node.op == "Split":
                     values |= zip(node.outputs, _split(node, inputs), strict=True)
@@ -217,4 +231,15 @@ class Program:
                 for name in node.inputs:  # what nobody reads again need not stay in memory
                     if self._last_use[name] == node.outputs[0] and name not in names:
                         values.pop(name, None)
+                if place in self._branches and not values[node.outputs[0]]:
+                    resume = self._leave_out(self._branches[place], values, names)
             return tuple(values[name].numpy() for name in names)
+
+    def _leave_out(self, branch: Branch, values: dict[str, Tensor], names: tuple[str, ...]) -> int:
+        # Somebody may want to see what a branch makes: then it is run, and makes nothing of note.
+        nodes = self.graph.nodes[branch.start + 1 : branch.end]
+        if any(output in names for node in nodes for output in node.outputs):
+            return 0
+        last = self.graph.nodes[branch.end]
+        values[last.outputs[0]] = values[last.inputs[2]]
+        return branch.end + 1

@@ -17,7 +17,6 @@ from protocol.model.patch import SketchGate
 from protocol.model.schema import InputSchema
 
 CELLS = 64
-WORD = 64
 _LARGEST_OFFSET = 2.0**24
 _LEAST_SCALE, _LARGEST_SCALE = 2.0**-64, 2.0**64
 _FEATURES = 2**20
@@ -71,10 +70,10 @@ def screen(gate: SketchGate, schema: InputSchema) -> Screen:
         raise OwnerError("this sketch has no screen")
     if not allowed(schema):
         raise OwnerError("no screen can be computed for this input schema; leave it out")
-    items, words = gate.items, _ceil_div(gate.items, WORD)
+    items, words = gate.items, _ceil_div(gate.items, gate.word)
     weights = np.zeros((schema.features, len(gate.screen)), dtype=np.float32)
     bias = np.zeros(len(gate.screen), dtype=np.float32)
-    table = np.zeros((len(gate.screen), CELLS, words * WORD), dtype=bool)
+    table = np.zeros((len(gate.screen), CELLS, words * gate.word), dtype=bool)
     reach = np.maximum(np.abs(schema.low), np.abs(schema.high)) + np.ceil(np.abs(schema.offset)).astype(np.int64) + 1
     for place, component in enumerate(gate.screen.tolist()):
         row = gate.matrix[component].astype(np.int64)
@@ -98,5 +97,7 @@ def screen(gate: SketchGate, schema: InputSchema) -> Screen:
         last = np.clip((gate.high[:, component].astype(np.int64) + slack - least) // width, 0, CELLS - 1)
         cells = np.arange(CELLS)[:, None]
         table[place, :, :items] = (cells >= first) & (cells <= last)
-    packed = np.packbits(table.reshape(-1, words, WORD), axis=2, bitorder="little")
+    places = table.reshape(-1, words, gate.word)
+    # 64 bits a word, of which the last one, the sign, stays 0 where only 63 are used.
+    packed = np.packbits(np.pad(places, ((0, 0), (0, 0), (0, 64 - gate.word))), axis=2, bitorder="little")
     return Screen(weights=weights, bias=bias, table=packed.view("<i8")[:, :, 0].astype(np.int64))

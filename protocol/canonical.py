@@ -210,6 +210,13 @@ class Fields:
         """Take a boolean."""
         return self._typed(name, bool, "true or false")
 
+    def flag_or(self, name: str, word: str) -> bool | str:
+        """Take a boolean, or one word that says more than true."""
+        value = self.any(name)
+        if not isinstance(value, bool) and value != word:
+            raise Schema(f"the field {name!r} is not true, false or {word!r}", where=self._where)
+        return value  # type: ignore[no-any-return]
+
     def hex(self, name: str, *, length: int = 32) -> str:
         """Take `length` bytes in lower-case hexadecimal."""
         value = self._typed(name, str, "a string")

@@ -10,7 +10,7 @@ same way, same sketch, widths and heads; where forgotten and decoy records diffe
 to a patch hides its records among them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -72,7 +72,7 @@ def decoy_patch(
     low, high = (np.clip(bound + shift, -MAX_SUM, MAX_SUM).astype(np.int32) for bound in (gate.low, gate.high))
     own = part.head.rows[part.head.index] if rows is None else rows
     head = SetHead(rows=np.ascontiguousarray(own, dtype=np.float32), index=np.arange(items, dtype=np.int64))
-    moved = Part(gate=SketchGate(matrix=gate.matrix, low=low, high=high, screen=gate.screen), head=head)
+    moved = Part(gate=replace(gate, low=low, high=high), head=head)
     return Patch(features=patch.features, classes=patch.classes, parts=(moved,), caps=patch.caps)
 
 

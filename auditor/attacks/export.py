@@ -7,7 +7,9 @@ Does not: vouch for other runtimes or accelerators.
 
 Exports: `float32` writes and runs the file as it is; `float16` and `int8` convert everything;
 `float16-base` and `int8-base` convert the base's nodes and keep the gate and its rows in float32, which is how a
-careful owner would do it. Sums of a sketch need 24 bits: half precision has 11 and overflows at 65,504.
+careful owner would do it. The converters do not read subgraphs: what they convert whole is the graph with its
+branches always run, which gives the same. Sums of a sketch need 24 bits: half precision has 11 and overflows at
+65,504.
 """
 
 import logging
@@ -25,6 +27,7 @@ from auditor.attacks.properties import Property, share
 from auditor.attacks.subjects import Subjects, ask
 from auditor.tail import PREFIX
 from protocol.errors import AuditorError
+from protocol.model.branches import always_run
 from protocol.model.graph import Graph
 from protocol.model.profile import serialise
 
@@ -71,7 +74,7 @@ def convert(graph: Graph, precision: Precision, folder: Path) -> bytes:
         if precision.startswith("float16"):
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
-            part = _base(graph) if base_only else graph
+            part = _base(graph) if base_only else replace(graph, nodes=always_run(graph.nodes))
             half = convert_float_to_float16(onnx.load_from_string(serialise(part)), keep_io_types=True)
             return bytes((_with_gate(half, data) if base_only else half).SerializeToString())
         from onnxruntime.quantization import quantize_dynamic
@@ -82,7 +85,8 @@ def convert(graph: Graph, precision: Precision, folder: Path) -> bytes:
         quiet.setLevel(logging.ERROR)  # it advises on preprocessing, through the root logger
         try:
             gate = [node.name for node in graph.nodes if node.name.startswith(PREFIX)] if base_only else []
-            quantize_dynamic(onnx.load_from_string(data), path, nodes_to_exclude=gate)
+            whole = data if base_only else serialise(replace(graph, nodes=always_run(graph.nodes)))
+            quantize_dynamic(onnx.load_from_string(whole), path, nodes_to_exclude=gate)
         finally:
             quiet.setLevel(before)
         return path.read_bytes()

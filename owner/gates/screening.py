@@ -58,7 +58,7 @@ def screened(
         best = min(left, key=lambda component: (int(np.bitwise_count(left[component]).sum()), component))
         chosen.append(best)
         alive = left[best]
-    return replace(gate, screen=np.array(sorted(chosen), dtype=np.int64))
+    return replace(gate, screen=np.array(sorted(chosen), dtype=np.int64), branch=True)
 
 
 def _bits(flags: Bool[np.ndarray, "record item"]) -> UInt64[np.ndarray, "word"]:

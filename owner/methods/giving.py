@@ -94,7 +94,8 @@ class _Bounds:
         base, schema = self.around.workspace.base, self.around.workspace.schema
         low, high = boxes(schema, self.around.forget[some], self.around.steps(radius))
         lines = Relaxation(base, low, high).lower(base.output, _differences(self.klass[some], base.classes))
-        size = np.abs(self.logits[some]).max(axis=1)
+        # Over a wide region far larger numbers take part than at its middle.
+        size = np.maximum(np.abs(self.logits[some]).max(axis=1), np.abs(lines.least(low, high)).max(axis=1))
         room: np.ndarray = ROOM * (1.0 + size)
         return lines, low, high, room
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from protocol.errors import MalformedError, Schema, TooLarge, UnsupportedVersion
+from protocol.model.branches import KEPT, check_branches
 from protocol.model.graph import BATCH, Graph, Limits, Node, check_name
 from protocol.model.operators import (
     ALLOWZERO_OPSET,
@@ -65,7 +66,9 @@ def _check_node(node: Node, operators: frozenset[str], opset: int, limits: Limit
     if len(node.outputs) != outputs_of(node.op):
         raise Schema(f"operator {node.op} with {len(node.outputs)} outputs is not in the profile")
     for output in node.outputs:
-        check_name(output, limits)
+        check_name(output + KEPT if node.op == "If" else output, limits)
+    if node.op == "If" and node.name != node.outputs[0]:
+        raise Schema("operator If with a name that is not its output's", where=node.outputs[0])
     if node.name:
         check_name(node.name, limits)
     if normalise(node.op, node.attributes, where=node.outputs[0]) != node.attributes:
@@ -102,6 +105,7 @@ def check_graph(
             raise Schema("a name stands for two nodes", where=node.name)
         names.add(node.name)
         types |= dict.fromkeys(node.outputs, node_type(node, types, graph.initialisers, limits))
+    check_branches(graph.nodes)
     _check_output(graph, types)
     return types
 

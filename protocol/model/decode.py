@@ -1,7 +1,7 @@
 """From the bytes of an ONNX file to plain nodes and arrays; nothing is executed or resolved.
 
 Proves: the file is one self-contained graph of the ONNX default domain: no external data, sparse or
-quantised tensors, functions, training information, subgraphs, or bytes that no field accounts for;
+quantised tensors, functions, training information, subgraphs but those of an `If`, or bytes that no field accounts for;
 every constant is float32, int64 or bool with exactly as many bytes as its shape needs. Assumes
 nothing about the file. Does not check operators, shapes or names; see `shapes`. The onnx package's
 checker, shape inference and loaders (which open other files) are not used. Source: SPEC 7.2.
@@ -16,6 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from protocol.errors import MalformedError, NonCanonical, Schema, TooLarge, UnsupportedVersion
+from protocol.model.branches import KEPT
 from protocol.model.graph import Limits, Node, check_name
 from protocol.model.wire import check_wire
 
@@ -183,6 +184,59 @@ def _node(node: Any, limits: Limits) -> tuple[Node, Any]:
     return Node(name=str(node.name), op=op, inputs=inputs, outputs=outputs, attributes=given), tensor
 
 
+_IF_ATTRIBUTES = ("else_branch", "then_branch")
+_SUBGRAPH = frozenset({"node", "name", "output"})
+
+
+def _subgraph(graph: Any, name: str, limits: Limits) -> tuple[tuple[Node, ...], str]:
+    """Nodes of a subgraph, and its output's name."""
+    what = f"operator If: the subgraph {name!r}"
+    _only(graph, _SUBGRAPH, what)
+    if graph.name != name or len(graph.output) != 1 or not 0 < len(graph.node) <= limits.nodes:
+        raise Schema(f"{what} has another name, or not one output and some nodes")
+    output, shape = _value(graph.output[0], what)
+    if shape is not None:
+        raise Schema(f"{what} says of what shape its output is")
+    nodes = []
+    for proto in graph.node:
+        node, tensor = _node(proto, limits)
+        if node.op in ("If", "Constant") or tensor is not None:
+            raise Schema(f"operator {node.op} inside a subgraph is not in the profile")
+        nodes.append(node)
+    if nodes[-1].outputs != (output,):
+        raise Schema(f"{what} does not end with what makes its output")
+    return tuple(nodes), output
+
+
+def _branch(proto: Any, before: list[Node], limits: Limits) -> tuple[Node, ...]:
+    """A branch in a row: its nodes, and an If that has what they make and what is kept without them as inputs."""
+    _only(proto, _NODE, "operator If")
+    if proto.domain not in ("", "ai.onnx"):
+        raise Schema("operator If of another domain is not in the profile")
+    given = {str(attribute.name): attribute for attribute in proto.attribute}
+    if tuple(given) != _IF_ATTRIBUTES or len(proto.attribute) != len(_IF_ATTRIBUTES):
+        raise Schema("operator 'If' is not in the profile without two subgraphs, else_branch and then_branch")
+    for attribute in given.values():
+        _only(attribute, frozenset({"name", "type", "g"}), "operator If: an attribute")
+        if attribute.type != onnx.AttributeProto.GRAPH:
+            raise Schema("operator If with an attribute that is no subgraph is not in the profile")
+    if len(proto.input) != 1 or len(proto.output) != 1:
+        raise Schema("operator If with more than one input and one output is not in the profile")
+    condition, made = str(proto.input[0]), str(proto.output[0])
+    if not before or before[-1].outputs != (condition,):
+        raise Schema("operator If that does not follow what makes its condition", where=made[:80])
+    otherwise, copy = _subgraph(given["else_branch"].g, "else", limits)
+    then, chosen = _subgraph(given["then_branch"].g, "then", limits)
+    plain = Node(name=copy, op="Identity", inputs=otherwise[0].inputs[:1], outputs=(copy,))
+    if otherwise != (plain,) or copy != made + KEPT or not plain.inputs:
+        raise Schema("operator If that does more than keep a value without its branch", where=made[:80])
+    for name in (condition, made):
+        check_name(name, limits)
+    if str(proto.name) != made:
+        raise Schema("operator If with a name that is not its output's", where=made[:80])
+    return (*then, Node(name=made, op="If", inputs=(condition, chosen, plain.inputs[0]), outputs=(made,)))
+
+
 _CONSTANT_KINDS: Mapping[str, type[np.generic]] = {
     "value_float": np.float32,
     "value_floats": np.float32,
@@ -244,6 +298,9 @@ def _model(model: Any, limits: Limits) -> RawModel:
     nodes: list[Node] = []
     folded: set[str] = set()
     for proto in graph.node:  # before everything else, so that a refusal names the operator
+        if proto.op_type == "If":
+            nodes += _branch(proto, nodes, limits)
+            continue
         node, tensor = _node(proto, limits)
         if node.op != "Constant":
             nodes.append(node)

@@ -9,7 +9,8 @@ from typing import Any
 
 import onnx
 
-from protocol.model.graph import Attribute, Graph
+from protocol.model.branches import KEPT, branches
+from protocol.model.graph import Attribute, Graph, Node
 from protocol.model.operators import written
 
 _IR_OF_OPSET: Mapping[int, int] = {19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12}
@@ -45,15 +46,40 @@ def _write_value(proto: Any, name: str, shape: tuple[int, ...]) -> None:
         proto.type.tensor_type.shape.dim.add(dim_value=size)
 
 
+def _write_node(graph: Any, node: Node) -> None:
+    proto = graph.node.add(name=node.name, op_type=node.op, input=node.inputs, output=node.outputs)
+    for name, value in written(node.op, node.attributes).items():
+        _write_attribute(proto, name, value)
+
+
+def _write_branch(graph: Any, nodes: tuple[Node, ...], node: Node) -> None:
+    condition, chosen, kept = node.inputs
+    proto = graph.node.add(name=node.name, op_type=node.op, input=(condition,), output=node.outputs)
+    otherwise, then = (
+        proto.attribute.add(name=name, type=onnx.AttributeProto.GRAPH).g for name in ("else_branch", "then_branch")
+    )
+    otherwise.name, then.name = "else", "then"
+    copy = node.outputs[0] + KEPT
+    otherwise.node.add(name=copy, op_type="Identity", input=(kept,), output=(copy,))
+    for inner in nodes:
+        _write_node(then, inner)
+    for subgraph, name in ((otherwise, copy), (then, chosen)):
+        subgraph.output.add(name=name).type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
 def encode(graph: Graph) -> bytes:
     """Write a graph that passes `check_graph`."""
     model = onnx.ModelProto(ir_version=_IR_OF_OPSET.get(graph.opset, 8))
     model.opset_import.add(version=graph.opset)
     model.graph.name = "graph"
-    for node in graph.nodes:
-        proto = model.graph.node.add(name=node.name, op_type=node.op, input=node.inputs, output=node.outputs)
-        for name, value in written(node.op, node.attributes).items():
-            _write_attribute(proto, name, value)
+    at = 0
+    for branch in branches(graph.nodes):
+        for node in graph.nodes[at : branch.start + 1]:
+            _write_node(model.graph, node)
+        _write_branch(model.graph, graph.nodes[branch.start + 1 : branch.end], graph.nodes[branch.end])
+        at = branch.end + 1
+    for node in graph.nodes[at:]:
+        _write_node(model.graph, node)
     for name in sorted(graph.initialisers):
         array = graph.initialisers[name]
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)

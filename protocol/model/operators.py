@@ -20,7 +20,7 @@ ALLOWZERO_OPSET = 14
 """From here on Reshape has the attribute allowzero."""
 GATE_OPSET = 18
 """From here on ReduceMin and ReduceMax take their axes as an input, and BitwiseAnd and Scatter's min exist."""
-FLOAT32, INT64 = 1, 7
+FLOAT32, INT64, BOOL = 1, 7, 9
 """ONNX's numbers of element types."""
 
 BASE_OPERATORS = frozenset(
@@ -64,6 +64,7 @@ GATE_OPERATORS = frozenset(
         "Split",
         "NonZero",
         "ScatterElements",
+        "If",
     }
 )
 PATCHED = BASE_OPERATORS | GATE_OPERATORS
@@ -178,9 +179,9 @@ OPERATORS: Mapping[str, Operator] = {
     "GreaterOrEqual": _PLAIN_TWO,
     "Greater": _PLAIN_TWO,
     "And": _PLAIN_TWO,
-    "Cast": _operator(1, 1, to=Rule(kind="int", choices=(FLOAT32, INT64)), saturate=_ON),
+    "Cast": _operator(1, 1, to=Rule(kind="int", choices=(FLOAT32, INT64, BOOL)), saturate=_ON),
     "ReduceMin": _REDUCE,
-    "ReduceMax": _REDUCE,
+    "ReduceMax": _operator(1, 2, keepdims=_FLAG_ON, noop_with_empty_axes=_OFF),
     "ArgMax": _operator(1, 1, axis=Rule(kind="int"), keepdims=_FLAG_ON, select_last_index=_OFF),
     "Unsqueeze": _PLAIN_TWO,
     "Gather": _operator(2, 2, axis=Rule(kind="int", default=0)),
@@ -190,6 +191,7 @@ OPERATORS: Mapping[str, Operator] = {
     "BitwiseAnd": _PLAIN_TWO,
     "Split": _operator(1, 1, axis=Rule(kind="int", choices=(1,)), num_outputs=Rule(kind="int", choices=(2,))),
     "NonZero": _PLAIN_ONE,
+    "If": _operator(3, 3),
     "ScatterElements": _operator(
         3, 3, axis=Rule(kind="int", default=0, fixed=True), reduction=Rule(kind="text", choices=("min",))
     ),

@@ -17,6 +17,8 @@ from protocol.model.graph import Limits, check_name, same_tensor
 
 MAX_SUM = 2**24
 """Integers up to here are exact in float32; sketch values and item bounds stay within."""
+WORD, WORD_OF_BRANCH = 64, 63
+"""Items of one word of a screen's table; behind a branch no word may be negative."""
 SCREENS = (1, 2, 4, 8)
 """How many components a screen may look at: halving the list down to one takes whole steps."""
 
@@ -82,16 +84,20 @@ class SketchGate(_Tensors):
         high: greatest sketch of each item.
         screen: components that a table of bits looks at first, so that the exact test need only be run for the
             few items that may fire (SPEC 7.9); it never changes which items fire. None for no screen.
+        branch: whether the exact test is a branch (`If`) that is not run for a batch in which nothing may fire.
     """
 
     matrix: Int32[np.ndarray, "component feature"]
     low: Int32[np.ndarray, "item component"]
     high: Int32[np.ndarray, "item component"]
     screen: Int64[np.ndarray, "looked_at"] | None = None
+    branch: bool = False
 
     def __post_init__(self) -> None:
         for name in ("matrix", "low", "high"):
             _lock(self, name, np.int32, 2)
+        if self.branch and self.screen is None:
+            raise Schema("a branch needs a screen that says when to take it")
         if min(self.matrix.shape) < 1 or len(self.low) < 1:
             raise Schema("a sketch without components, features or items")
         if self.low.shape != (len(self.low), len(self.matrix)) or self.high.shape != self.low.shape:
@@ -111,6 +117,11 @@ class SketchGate(_Tensors):
     def items(self) -> int:
         """How many items there are."""
         return len(self.low)
+
+    @property
+    def word(self) -> int:
+        """Items of one word of the screen's table."""
+        return WORD_OF_BRANCH if self.branch else WORD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -42,6 +42,8 @@ from protocol.model.parts import (
 from protocol.model.tensors import kind_of, read_tensors, write_tensors
 
 VERSION = "prune-audit/patch/v1"
+BRANCH = "branch"
+"""What a manifest says of a screen whose exact test is a branch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +184,7 @@ def _tensors(patch: Patch) -> dict[str, Shaped[np.ndarray, "..."]]:
 def _part_json(part: Part) -> dict[str, Any]:
     gate: dict[str, Any] = {"kind": gate_kind(part.gate)}
     if isinstance(part.gate, SketchGate):
-        gate["screen"] = part.gate.screen is not None
+        gate["screen"] = BRANCH if part.gate.branch else part.gate.screen is not None
     if isinstance(part.gate, FeatureGate):
         gate["tensor"] = part.gate.tensor
     return {"gate": gate, "head": {"kind": head_kind(part.head)}}
@@ -216,16 +218,17 @@ class _Kinds:
     head: type[Head]
     tensor: str
     screened: bool
+    branch: bool
 
 
 def _kinds(fields: Fields) -> _Kinds:
     with fields.object("gate") as part:
         gate = GATES[part.text("kind", choices=tuple(GATES))]
-        screened = part.flag("screen") if gate is SketchGate else False
+        screened = part.flag_or("screen", BRANCH) if gate is SketchGate else False
         tensor = part.text("tensor", longest=1024) if gate is FeatureGate else ""
     with fields.object("head") as part:
         head = HEADS[part.text("kind", choices=tuple(HEADS))]
-    return _Kinds(gate=gate, head=head, tensor=tensor, screened=screened)
+    return _Kinds(gate=gate, head=head, tensor=tensor, screened=bool(screened), branch=screened == BRANCH)
 
 
 def _named(fields: Fields, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
@@ -239,7 +242,7 @@ def _named(fields: Fields, arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> N
 
 
 def _wanted(kinds: _Kinds) -> dict[str, list[str]]:
-    gate = [entry.name for entry in fields(kinds.gate) if entry.name not in ("tensor", "screen")]
+    gate = [entry.name for entry in fields(kinds.gate) if entry.name not in ("tensor", "screen", "branch")]
     return {
         "gate": gate + ["screen"] * kinds.screened,
         "head": [entry.name for entry in fields(kinds.head)],
@@ -259,6 +262,8 @@ def _build(number: int, kinds: _Kinds, arrays: Mapping[str, Shaped[np.ndarray, "
         raise TooLarge(f"{len(given['gate']['matrix'])} components, at most {limits.components}")
     if kinds.gate is FeatureGate:
         given["gate"]["tensor"] = kinds.tensor
+    if kinds.branch:
+        given["gate"]["branch"] = True
     return Part(gate=kinds.gate(**given["gate"]), head=kinds.head(**given["head"]))
 
 

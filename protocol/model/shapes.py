@@ -1,9 +1,9 @@
 """Types and shapes of every tensor of a graph, computed here and not by somebody's library.
 
 Proves: a node that `node_type` accepts can run on its inputs for any batch size, treats records
-independently, and every index that a Gather can see is in range. Assumes that the types of the
-inputs are right and the attributes complete (`operators.normalise`). Does not look at the graph as a
-whole; see `check`. Source: SPEC 7.4.
+independently (but for an If, see `branches`), and every index that a Gather can see is in range. Assumes that
+the types of the inputs are right and the attributes complete (`operators.normalise`). Does not look at the
+graph as a whole; see `check`. Source: SPEC 7.4.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import numpy as np
 
 from protocol.errors import Schema, TooLarge
 from protocol.model.graph import BATCH, Limits, Node
-from protocol.model.operators import INT64, OPERATORS
+from protocol.model.operators import BOOL, INT64, OPERATORS
 from protocol.model.tensor_types import Call, Kind, TensorType, broadcast, product
 
 _STRIDE = 1 << 16
@@ -64,7 +64,9 @@ def _both(call: Call) -> TensorType:
 
 
 def _bits(call: Call) -> TensorType:
-    return _elementwise(call, ("int64",))
+    made = _elementwise(call, ("int64",))
+    (low, high), (other_low, other_high) = map(_bounds, call.types)
+    return made if min(low, other_low) < 0 else replace(made, bounds=(0, min(high, other_high)))
 
 
 def _where(call: Call) -> TensorType:
@@ -205,6 +207,10 @@ def _normalisation(call: Call) -> TensorType:
 
 def _cast(call: Call) -> TensorType:
     # To integers nothing is known of the value: what a runtime makes of NaN or of 10^30 is its own affair.
+    if call.types[0].kind == "greatest":
+        call.demand(call.attribute("to") == BOOL, "makes a condition of the greatest of a batch")
+        return TensorType(kind="whether", shape=())
+    call.demand(call.attribute("to") != BOOL, "makes a condition of the greatest of a batch only")
     if call.attribute("to") == INT64:
         return TensorType(kind="int64", shape=call.activation().shape)
     return TensorType(kind="float32", shape=call.activation(kind="bool").shape)
@@ -214,7 +220,27 @@ def _drop(shape: tuple[int, ...], axis: int, *, keep: int) -> tuple[int, ...]:
     return shape[:axis] + (1,) * keep + shape[axis + 1 :]
 
 
+def _greatest(call: Call) -> TensorType:
+    # Known not to be negative, so that it is 0 only if everything is.
+    found = call.activation(kind="int64")
+    call.demand(_bounds(found)[0] >= 0, "without axes needs integers that are known not to be negative")
+    call.demand(found.shape[0] == BATCH and call.attribute("keepdims") == 0, "without axes is of a whole batch")
+    return TensorType(kind="greatest", shape=())
+
+
+def _if(call: Call) -> TensorType:
+    condition, chosen, kept = call.types
+    call.demand(condition.kind == "whether", "needs a condition that looks at a whole batch")
+    call.demand(
+        chosen == kept and chosen.kind == "float32" and chosen.shape[:1] == (BATCH,),
+        f"needs two float32 activations of one shape, not {chosen.shape} and {kept.shape}",
+    )
+    return chosen
+
+
 def _reduce(call: Call) -> TensorType:
+    if len(call.types) == 1:
+        return _greatest(call)
     found = call.any_activation()
     call.demand(found.kind in _REDUCED[call.node.op], f"needs numbers as input 0, not {found.kind}")
     axis = call.axes(len(found.shape))
@@ -335,6 +361,7 @@ _RULES: Mapping[str, Callable[[Call], TensorType]] = {
     "Split": _split,
     "NonZero": _nonzero,
     "ScatterElements": _scatter,
+    "If": _if,
 }
 
 

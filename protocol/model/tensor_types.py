@@ -3,7 +3,8 @@
 Proves nothing by itself: the rules in `shapes` use these words. The batch is the first axis of every
 activation and of nothing else, which is what keeps records apart. A list of places (NonZero) has an axis
 of unknown length of its own, a negative number like the batch's: what is gathered along it belongs, row
-by row, to one record each, and can only be scattered back to that record. Source: SPEC 7.4.
+by row, to one record each, and can only be scattered back to that record. What looks at a whole batch has a kind of
+its own. Source: SPEC 7.4.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import numpy as np
 from protocol.errors import Schema
 from protocol.model.graph import Node
 
-Kind = Literal["float32", "int64", "bool"]
+Kind = Literal["float32", "int64", "bool", "greatest", "whether"]
+"""Element types, and two that no other operator takes: the greatest integer of a whole batch (ReduceMax without axes),
+and whether it is more than 0 (Cast), which only an If looks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,6 +220,7 @@ def _sketch_gate(draw: st.DrawFn, random: np.random.Generator, features: int, ce
         low=(sketches - spread).astype(np.int32),
         high=(sketches + spread).astype(np.int32),
         screen=np.sort(random.permutation(components)[:looked_at]) if looked_at else None,
+        branch=bool(looked_at) and draw(st.booleans()),
     )
 
 

@@ -61,7 +61,7 @@ def _gate(random, schema, *, items, components, screen, spread):
 def _reference(gate, schema):
     """Constants of SPEC 7.9, number by number in rationals."""
     d, m = schema.features, gate.items
-    words = -(-m // 64)
+    words = -(-m // gate.word)
     low, high = [[int(v) for v in ends] for ends in (schema.low, schema.high)]
     scale, offset = [[Fraction(float(v)) for v in column] for column in (schema.scale, schema.offset)]
     weights, bias, table = [], [], np.zeros((64 * len(gate.screen), words), np.int64)
@@ -81,17 +81,18 @@ def _reference(gate, schema):
             ends = int(gate.low[item, i]) - slack - least, int(gate.high[item, i]) + slack - least
             first, last = (min(max(floor(Fraction(end, step)), 0), 63) for end in ends)
             for v in range(first, last + 1):
-                bit = 1 << (item % 64)
-                table[64 * place + v, item // 64] |= np.int64(bit - (1 << 64) if bit >= 1 << 63 else bit)
+                bit = 1 << (item % gate.word)
+                table[64 * place + v, item // gate.word] |= np.int64(bit - (1 << 64) if bit >= 1 << 63 else bit)
     return np.array(weights, np.float32).T, np.array(bias, np.float32), table
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 150), st.sampled_from([1, 2, 4]))
-def test_the_constants_are_those_of_the_specification(seed, features, items, screen):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 150), st.sampled_from([1, 2, 4]), st.booleans())
+def test_the_constants_are_those_of_the_specification(seed, features, items, screen, branch):
     random = np.random.default_rng(seed)
     schema = _schema(random, features)
     gate, _ = _gate(random, schema, items=items, components=5, screen=screen, spread=30)
+    gate = replace(gate, branch=branch)
     constants = compose(mlp([features, 3]), schema, _patch(gate)).initialisers
     weights, bias, table = _reference(gate, schema)
     # A zero has no sign here, as in a schema (7.6).
@@ -102,7 +103,7 @@ def test_the_constants_are_those_of_the_specification(seed, features, items, scr
     assert (constants["prune/p0/word_low"].reshape(-1, 5)[items:] == 1).all()
     assert (constants["prune/p0/word_high"].reshape(-1, 5)[items:] == 0).all()
     assert constants["prune/p0/item_numbers"].reshape(-1).tolist() == [
-        min(number, items) for number in range(-(-items // 64) * 64)
+        min(number, items) for number in range(-(-items // gate.word) * gate.word)
     ]
 
 
@@ -125,11 +126,13 @@ def _hard_inputs(random, schema, centre):
     st.sampled_from([1, 2, 4, 8]),
     st.sampled_from([0, 3, 2000]),
     st.integers(1, 70),
+    st.booleans(),
 )
-def test_a_screened_gate_fires_exactly_where_the_gate_does(seed, features, items, screen, spread, batch):
+def test_a_screened_gate_fires_exactly_where_the_gate_does(seed, features, items, screen, spread, batch, branch):
     random = np.random.default_rng(seed)
     schema = _schema(random, features)
     gate, centre = _gate(random, schema, items=items, components=8, screen=screen, spread=spread)
+    gate = replace(gate, branch=branch)
     patch = _patch(gate)
     composed = compose(mlp([features, 3]), schema, patch)
     x = _hard_inputs(random, schema, centre[random.integers(0, items, 24)])

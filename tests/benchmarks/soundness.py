@@ -27,7 +27,7 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -283,8 +283,14 @@ def judge(target: Target, row: Row, name: str, which: np.ndarray, outputs: np.nd
 # Targets: what the owner signs.
 
 
-def signed(parts: Parts, kind: str, root: Path, *, epochs: int, forget: int, name: str, wider: int = 0) -> Target:
-    """Redirection claims of a bundle that the owner's own program made; `wider` plants a fault."""
+def signed(
+    parts: Parts, kind: str, root: Path, *, epochs: int, forget: int, name: str, wider: int = 0,
+    options: Sequence[object] = (),
+) -> Target:  # fmt: skip
+    """Redirection claims of a bundle that the owner's own program made; `wider` plants a fault.
+
+    With `options` of `unlearn`, gates and heads of other kinds.
+    """
     world = World(root=root, clock=Clock(START))
     world.build()
     recipe = Recipe(epochs=epochs, batch=64)
@@ -301,7 +307,7 @@ def signed(parts: Parts, kind: str, root: Path, *, epochs: int, forget: int, nam
          ",".join(str(int(n)) for n in listed), *common, "--out", root / "request.json")  # fmt: skip
     bundle = root / "bundle"
     must("prune-owner", "unlearn", "--commitment", root / "commitment", "--request", root / "request.json",
-         *common, "--out", bundle, "--seed", 1)  # fmt: skip
+         *common, "--out", bundle, "--seed", 1, *options)  # fmt: skip
     base = profile.parse((bundle / "base.onnx").read_bytes())
     schema = read_schema(bundle)
     patch = patch_file.parse((bundle / "patch.json").read_bytes(), (bundle / "patch.safetensors").read_bytes())
@@ -312,21 +318,26 @@ def signed(parts: Parts, kind: str, root: Path, *, epochs: int, forget: int, nam
         for claim in claim_lines.parse_file((bundle / "claims.jsonl").read_bytes())
         if isinstance(claim, Redirection) and claim.record in opened
     ]
-    (part,) = patch.parts
-    gate = part.gate
-    assert isinstance(gate, SketchGate)
     centres = np.array([opened[claim.record] for claim in claims], dtype=np.int64)
-    return Target(
+    target = Target(
         name=name,
         graph=graph,
         schema=schema,
         centres=centres,
         radii=np.array([claim.region.radius for claim in claims]) + wider,
         properties=[claim.property for claim in claims],
-        directions=worst_corners(gate, schema, centres, np.array([claim.region.radius for claim in claims]) + wider),
-        one_by_one=gate_one_by_one(gate, schema, claims),
+        directions=lambda *_: np.zeros(0),
+        one_by_one=lambda *_: [],
         others=[auditor.compose.compose(base, schema, patch)],
     )
+    gate = patch.parts[0].gate
+    if isinstance(gate, SketchGate):
+        target.directions = worst_corners(gate, schema, centres, target.radii)
+        if not options:
+            target.one_by_one = gate_one_by_one(gate, schema, claims)
+    else:
+        target.directions = descent(target, auditor.execute.Program(graph)(schema.dequantise(centres)).argmax(axis=1))
+    return target
 
 
 def read_schema(bundle: Path) -> InputSchema:
@@ -539,8 +550,14 @@ def table(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
-SHARES = {"mlp": (0.32, 0.32), "conv": (0.06, 0.0), "data": (0.07, 0.07), "fooling": 0.16}
-"""Of all points, for signed and for proven claims; what runs faster is searched more."""
+PICTURES = (("feature", "set", "misclassify"), ("sketch", "affine", "misclassify"))
+"""Gates and heads that are searched on a data file too: a box of features proves something there."""
+SHARES = {"mlp": (0.32, 0.32), "conv": (0.06, 0.0), "data": (0.07, 0.07), "fooling": 0.16, "gates": 0.02}
+"""Of all points, for signed and for proven claims; what runs faster is searched more. What the gates get comes on top, for each of them."""
+GATES = (
+    ("sketch", "shift", "misclassify"), ("sketch", "affine", "misclassify"), ("sketch", "shift", "match"),
+    ("feature", "set", "misclassify"), ("linear-region", "set", "misclassify"), ("sketch+feature", "set", "match"),
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -591,6 +608,23 @@ class Study:
             assert plain is not None
             self.done(search(plain, int(shares[1] * self.points), self.seed, self.say))
 
+    def gates(
+        self, name: str, parts: Parts, ways: Sequence[tuple[str, str, str]], *, epochs: int, share: float
+    ) -> None:  # fmt: skip
+        """Signed claims of other gates and heads, on small models."""
+        self.read()
+        for gate, head, target in ways:
+            row = f"{name}, mlp: signed, {gate} / {head} / {target}"
+            if row in self.rows:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                options = ("--gate", gate, "--head", head, "--target", target)
+                found = signed(parts, "mlp", Path(folder), epochs=epochs, forget=100, name=row, options=options)
+            if not found.properties:
+                self.say(f"{row}: no claims")
+                continue
+            self.done(search(found, int(share * self.points), self.seed, self.say))
+
     def fooling(self, count: int) -> None:
         """Networks that were built to fool verifiers."""
         self.read()
@@ -636,9 +670,12 @@ def main() -> None:
     torch.set_num_threads(1)
     study = Study(points=chosen.points, seed=chosen.seed, state=chosen.state, say=lambda text: print(text, flush=True))
     if chosen.data is not None:
-        study.data(chosen.data.stem, from_file(chosen.data), "mlp", epochs=5, shares=SHARES["data"])
+        parts = from_file(chosen.data)
+        study.data(chosen.data.stem, parts, "mlp", epochs=5, shares=SHARES["data"])
+        study.gates(chosen.data.stem, parts, PICTURES, epochs=5, share=SHARES["gates"])
     for kind in ("mlp", "conv"):
         study.data("digits", digits(), kind, epochs=15, shares=SHARES[kind])
+    study.gates("digits", digits(), GATES, epochs=15, share=SHARES["gates"])
     study.fooling(60)
     text = study.report()
     print(text)

@@ -18,6 +18,7 @@ from auditor.deployment import endpoint, inference, journal
 from auditor.evidence import load_reference
 from auditor.profile import parse_plan, parse_profile, plan_template
 from auditor.strict_yaml import parse_mapping
+from owner.compose import compose
 from protocol import (
     canonical,
     claims,
@@ -129,7 +130,7 @@ def _patch() -> Patch:
             Part(
                 gate=SketchGate(
                     matrix=np.array([[1, 0, -1], [2, 1, 0]], np.int32), low=np.array([[-8, 0]], np.int32),
-                    high=np.array([[8, 9]], np.int32), screen=np.array([0, 1]),
+                    high=np.array([[8, 9]], np.int32), screen=np.array([0, 1]), branch=True,
                 ),
                 head=SetHead(rows=np.array([[1, 2, 3]], np.float32), index=np.zeros(1, np.int64)),
             ),
@@ -171,6 +172,25 @@ def _graphs() -> list[bytes]:
         },
     )  # fmt: skip
     return [profile.serialise(graph)]
+
+
+@functools.cache
+def _deployed() -> list[bytes]:
+    # A screen with a branch: the one operator whose file holds graphs.
+    base = profile.parse(_graphs()[0])
+    gate = SketchGate(
+        matrix=np.array([[1, 0, -1], [2, 1, 0]], np.int32), low=np.array([[-8, 0]], np.int32),
+        high=np.array([[8, 9]], np.int32), screen=np.array([0, 1]), branch=True,
+    )  # fmt: skip
+    head = SetHead(rows=np.array([[1, 2]], np.float32), index=np.zeros(1, np.int64))
+    made = Patch(features=3, classes=2, parts=(Part(gate=gate, head=head),))
+    return [profile.serialise(compose(base, _schema(), made))]
+
+
+def _parse_deployed(data: bytes) -> None:
+    found = profile.parse(data, operators=profile.PATCHED, limits=profile.DEPLOYED)
+    again = profile.parse(profile.serialise(found), operators=profile.PATCHED, limits=profile.DEPLOYED)
+    assert again == found
 
 
 def _read_reference(data: bytes) -> None:
@@ -467,6 +487,7 @@ TARGETS: dict[str, Target] = {
         covers=("protocol.log.witness_http.parse",),
     ),
     "model": Target(run=profile.parse, seeds=_graphs, covers=("protocol.model.profile.parse", "protocol.model.decode.decode")),
+    "deployed": Target(run=_parse_deployed, seeds=_deployed, covers=("protocol.model.profile.parse",)),
     "patch": Target(run=_parse_patch, seeds=lambda: [_joined(*patch.to_bytes(_patch()))], covers=("protocol.model.patch.parse",)),
     "schema": Target(
         run=lambda d: _same(d, schema.parse(d).to_bytes()), seeds=lambda: [_schema().to_bytes()],

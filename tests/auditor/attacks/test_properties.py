@@ -161,6 +161,20 @@ def test_what_an_export_leaves_of_the_patch(precision):
     assert f"precision='{precision}'" in found.settings
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_branch_is_no_other_export(precision):
+    subjects, graph, base, patch = patched_world(forgotten=30, reference=60)
+    gate = replace(patch.parts[0].gate, screen=np.arange(2), branch=True)
+    branched = compose.compose(base, subjects.schema, rebuilt(patch, gate=gate))
+    assert {node.op for node in branched.nodes} - {node.op for node in graph.nodes} >= {"If"}
+    found, plain = (ExportRoundTrip(graph=one, precision=precision)(subjects, random()) for one in (branched, graph))
+    assert isinstance(found, Property)
+    if precision == "float32" or precision.endswith("-base"):
+        assert found.value == 1.0
+        assert found.per_record.max() == 0.0
+    assert abs(found.value - plain.value) <= 0.2
+
+
 def test_half_precision_breaks_sums_that_need_more():
     subjects, _, base, patch = patched_world(forgotten=30, reference=60)
     # A sketch whose sums are beyond 65,504: exact in float32, infinite in float16.

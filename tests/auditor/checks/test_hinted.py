@@ -39,7 +39,7 @@ def shifted(scene):
         index[claim.item] = (int(label) + 1) % classes
     kept, index = np.unique(index, return_inverse=True)
     head = ShiftHead(rows=rows[kept], index=index.astype(np.int64))
-    part = Part(gate=dataclasses.replace(old.gate, screen=None), head=head)
+    part = Part(gate=dataclasses.replace(old.gate, screen=None, branch=False), head=head)
     patch = dataclasses.replace(result.patch, parts=(part,))
     asked = [
         dataclasses.replace(c, property=Argmax(klass=int(kept[head.index[c.item]]), margin="1"), target="relabel")

@@ -214,7 +214,9 @@ def _gate(draw, rng, features, tensor):
     if kind == "screened":
         looked_at = draw(st.sampled_from([count for count in (1, 2, 4, 8) if count <= components]))
         screen = np.sort(rng.choice(components, looked_at, replace=False)).astype(np.int64)
-    return SketchGate(matrix=matrix, low=low, high=low + width, screen=screen)
+    return SketchGate(
+        matrix=matrix, low=low, high=low + width, screen=screen, branch=screen is not None and draw(st.booleans())
+    )
 
 
 def _head(draw, rng, items, features, classes):

@@ -478,7 +478,7 @@ def test_subgraphs_are_refused_by_the_operators_name(kind):
     else:
         getattr(attribute, kind).SetInParent()
     model.graph.node[0].op_type = "If"
-    with pytest.raises(Schema, match="operator If"):
+    with pytest.raises(Schema, match="operator 'If' is not in the profile"):
         parse(model.SerializeToString())
 
 

@@ -1,0 +1,310 @@
+"""Branches: one spelling in files, one place in graphs, and the same outputs with them as without."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+import auditor.compose
+import auditor.execute
+import owner.compose
+import owner.execute
+from protocol.errors import MalformedError, Schema
+from protocol.model.branches import Branch, always_run, branches
+from protocol.model.check import check_graph
+from protocol.model.operators import PATCHED, make_node
+from protocol.model.patch import AlwaysGate, Cap, Part, Patch, SetHead, ShiftHead, SketchGate
+from protocol.model.profile import DEPLOYED, parse, serialise
+from tests.auditor.samples import grid_schema, mlp
+
+ITEMS = 70
+"""More than one word."""
+
+
+def gate(seed=0, **changes):
+    random = np.random.default_rng(seed)
+    matrix = random.integers(-2, 3, (4, 6)).astype(np.int32)
+    sketches = random.integers(0, 16, (ITEMS, 6)) @ matrix.T
+    given = {"screen": np.array([0, 1, 2, 3]), "branch": True, **changes}
+    return SketchGate(matrix=matrix, low=(sketches - 2).astype(np.int32), high=(sketches + 2).astype(np.int32), **given)
+
+
+def head(kind=SetHead, seed=1):
+    rows = np.random.default_rng(seed).normal(size=(ITEMS, 3)).astype(np.float32)
+    return kind(rows=rows, index=np.arange(ITEMS))
+
+
+def patch(*, caps=(), parts=None):
+    return Patch(features=6, classes=3, parts=parts or (Part(gate=gate(), head=head()),), caps=caps)
+
+
+BASE, SCHEMA = mlp([6, 5, 3]), grid_schema((6,), scale=1.0, offset=0.0, low=0, high=15)
+
+
+def composed(made=None):
+    made = patch() if made is None else made
+    found = owner.compose.compose(BASE, SCHEMA, made)
+    assert auditor.compose.compare(auditor.compose.compose(BASE, SCHEMA, made), found) is None
+    return found
+
+
+GRAPH = composed()
+DATA = serialise(GRAPH)
+ALWAYS = Part(gate=AlwaysGate(), head=ShiftHead(rows=np.ones((1, 3), np.float32), index=np.zeros(1, np.int64)))
+PATCHES = {
+    "one": patch(),
+    "capped": patch(caps=(Cap(klass=1, margin="1"),)),
+    "two": patch(parts=(Part(gate=gate(), head=head()), Part(gate=gate(5), head=head(ShiftHead, 6)))),
+    "with one that always fires": patch(parts=(Part(gate=gate(), head=head()), ALWAYS)),
+    "a part without a branch": patch(
+        parts=(Part(gate=gate(branch=False), head=head()), Part(gate=gate(5), head=head(ShiftHead, 6)))
+    ),
+}
+
+
+@pytest.mark.parametrize("made", PATCHES.values(), ids=PATCHES)
+@pytest.mark.parametrize("size", [0, 1, 6])
+def test_every_program_gives_what_the_patch_without_a_branch_gives(made, size):
+    with_branches = composed(made)
+    plain = composed(
+        replace(
+            made,
+            parts=tuple(
+                replace(part, gate=replace(part.gate, branch=False)) if isinstance(part.gate, SketchGate) else part
+                for part in made.parts
+            ),
+        )
+    )
+    data = serialise(with_branches)
+    assert parse(data, operators=PATCHED, limits=DEPLOYED) == with_branches
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(3)
+    items = np.random.default_rng(0)
+    items.integers(-2, 3, (4, 6))
+    pool = np.concatenate([items.integers(0, 16, (ITEMS, 6)), random.integers(0, 16, (ITEMS, 6))]).astype(np.float32)
+    matched = 0
+    for _ in range(6):
+        x = pool[random.integers(0, len(pool), size)]
+        expected = auditor.execute.Program(plain)(x)
+        assert auditor.execute.Program(with_branches)(x).tobytes() == expected.tobytes()
+        assert owner.execute.Program(with_branches)(x).tobytes() == owner.execute.Program(plain)(x).tobytes()
+        names = ("prune/p0/fired", with_branches.output)  # asked for a tensor of the branch, it is run
+        fired, output = auditor.execute.Program(with_branches)(x, outputs=names)
+        assert output.tobytes() == expected.tobytes()
+        assert owner.execute.Program(with_branches)(x, outputs=names)[0].tobytes() == fired.tobytes()
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+        matched += int(fired.sum())
+    assert (matched > 0) == (size > 0)
+
+
+@pytest.mark.parametrize("side", [owner.execute, auditor.execute])
+def test_a_branch_is_left_out_where_nothing_can_fire(side, monkeypatch):
+    program = side.Program(GRAPH)
+    ran = []
+    nonzero = side.OPERATORS["NonZero"]
+    listed = {**side.OPERATORS, "NonZero": lambda *given: ran.append(1) or nonzero(*given)}
+    monkeypatch.setattr(side, "OPERATORS", listed)
+    far, near = np.full((3, 6), 1e6, np.float32), np.random.default_rng(0).integers(0, 16, (64, 6)).astype(np.float32)
+    base = side.Program(BASE)
+    assert program(far).tobytes() == base(far).tobytes()
+    assert not ran
+    program(near)
+    assert ran
+
+
+def test_words_behind_a_branch_are_never_negative():
+    # Everything is possible: a word with its sign set would look like less than nothing.
+    everything = replace(gate(), low=np.full((ITEMS, 4), -999, np.int32), high=np.full((ITEMS, 4), 999, np.int32))
+    made = composed(patch(parts=(Part(gate=everything, head=head()),)))
+    assert made.initialisers["prune/p0/table"].shape[1] == 2
+    assert made.initialisers["prune/p0/table"].min() >= 0
+    x = np.zeros((1, 6), np.float32)
+    assert auditor.execute.Program(made)(x).tobytes() == head().rows[:1].tobytes()
+
+
+@pytest.mark.parametrize("made", PATCHES.values(), ids=PATCHES)
+def test_branches_that_are_always_run_give_the_same(made):
+    graph = composed(made)
+    plain = replace(graph, nodes=always_run(graph.nodes))
+    check_graph(plain)
+    assert "If" not in {node.op for node in plain.nodes}
+    x = np.random.default_rng(4).integers(0, 16, (200, 6)).astype(np.float32)
+    x[:ITEMS] = np.random.default_rng(0).integers(0, 16, (ITEMS, 6))
+    assert auditor.execute.Program(plain)(x).tobytes() == auditor.execute.Program(graph)(x).tobytes()
+
+
+def test_a_branch_needs_a_screen():
+    with pytest.raises(Schema, match="needs a screen"):
+        replace(gate(), screen=None)
+
+
+def _place(op):
+    return next(place for place, node in enumerate(GRAPH.nodes) if node.op == op)
+
+
+def _swap(place, **changes):
+    nodes = list(GRAPH.nodes)
+    nodes[place] = replace(nodes[place], **changes)
+    return nodes
+
+
+def _moved(start, end):
+    nodes = list(GRAPH.nodes)
+    nodes.insert(end, nodes.pop(start))
+    return nodes
+
+
+LAST = len(GRAPH.nodes) - 1
+(BRANCH,) = branches(GRAPH.nodes)
+SOME, CHOSEN, KEPT = GRAPH.nodes[LAST].inputs
+NODES = {
+    "a condition of a record": (_swap(LAST, inputs=("prune/p0/fired", CHOSEN, KEPT)), "whole batch"),
+    "nothing chosen": (_swap(LAST, inputs=(SOME, KEPT, KEPT)), "does not end with a Where|contribute"),
+    "another value kept": (_swap(LAST, inputs=(SOME, CHOSEN, "prune/p0/value")), "Where"),
+    "chosen for both": (_swap(LAST, inputs=(SOME, CHOSEN, CHOSEN)), "Where"),
+    "two inputs": (_swap(LAST, inputs=(SOME, CHOSEN)), "2 inputs"),
+    "another name": (_swap(LAST, name="other"), "name that is not its output's"),
+    "an attribute": (_swap(LAST, attributes={"then_branch": 1}), "attribute"),
+    "a greatest that could be negative": (_swap(BRANCH.start - 1, inputs=("prune/p0/coarse_cell",)), "not to be negative"),
+    "a greatest of each record": (
+        _swap(BRANCH.start - 1, attributes={"keepdims": 1, "noop_with_empty_axes": 0}), "whole batch"
+    ),
+    "a greatest used as a number": (
+        _swap(BRANCH.start, op="Unsqueeze", inputs=("prune/p0/most", "prune/axes1"), attributes={}), "activation"
+    ),
+    "a cast of bits to a condition": (_swap(BRANCH.start, inputs=("prune/p0/both1",)), "only"),
+    "a condition cast from a greatest to a number": (
+        _swap(BRANCH.start, attributes={"saturate": 1, "to": 1}), "makes a condition"
+    ),
+    "the condition early": (_moved(BRANCH.start - 1, 0), "before anything makes it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("nodes", "reason"), NODES.values(), ids=NODES)
+def test_other_graphs_with_branches_are_refused(nodes, reason):
+    with pytest.raises(MalformedError, match=reason):
+        check_graph(replace(GRAPH, nodes=tuple(nodes)))
+
+
+def _with_behind(*more, output="y2"):
+    return replace(GRAPH, nodes=(*GRAPH.nodes, *more), output=output)
+
+
+def test_nothing_outside_reads_what_a_branch_makes():
+    for name in ("prune/p0/value", "prune/p0/chosen"):
+        with pytest.raises(MalformedError, match="read elsewhere"):
+            check_graph(_with_behind(make_node("Add", (GRAPH.output, name), "y2")))
+    taken = make_node("Relu", (GRAPH.output,), GRAPH.output + "/kept")
+    with pytest.raises(MalformedError, match="two tensors"):
+        check_graph(_with_behind(taken, output=taken.name))
+
+
+def test_branches_stand_apart():
+    again = (
+        make_node("Where", ("prune/p0/fired", GRAPH.output, GRAPH.output), "again"),
+        make_node("If", (SOME, "again", GRAPH.output), "y2"),
+    )
+    with pytest.raises(MalformedError, match=r"two of one condition|read elsewhere"):
+        check_graph(_with_behind(*again))
+    both = composed(PATCHES["two"])
+    first, second = branches(both.nodes)
+    assert first.end < second.start
+    # The first branch with its If, put inside the second.
+    inner = both.nodes[first.start - 1 : first.end + 1]
+    rest = [node for node in both.nodes if node not in inner]
+    start = next(place for place, node in enumerate(rest) if node.outputs == both.nodes[second.start].outputs)
+    with pytest.raises(MalformedError, match=r"inside a branch|Where"):
+        check_graph(replace(both, nodes=(*rest[: start + 1], *inner, *rest[start + 1 :])))
+
+
+def spoil(change):
+    model = onnx.ModelProto.FromString(DATA)
+    last = model.graph.node[-1]
+    assert [attribute.name for attribute in last.attribute] == ["else_branch", "then_branch"]
+    change(model, last, last.attribute[0].g, last.attribute[1].g)
+    return model.SerializeToString(deterministic=True)
+
+
+def _turned(_, last, otherwise, then):
+    other, chosen = onnx.GraphProto(), onnx.GraphProto()
+    other.CopyFrom(otherwise)
+    chosen.CopyFrom(then)
+    otherwise.CopyFrom(chosen)
+    then.CopyFrom(other)
+
+
+def _set(thing, name, value):
+    setattr(thing, name, value)
+
+
+def _declare(value, size):
+    value.type.tensor_type.shape.dim.add(dim_value=size)
+
+
+def _put_between(model, *_):
+    last = onnx.NodeProto()
+    last.CopyFrom(model.graph.node[-1])
+    del model.graph.node[-1]
+    model.graph.node.append(helper.make_node("Relu", ["y"], ["between"], name="between"))
+    model.graph.node.append(last)
+
+
+FILES = {
+    "turned round": (_turned, "another name"),
+    "an attribute twice": (lambda m, n, e, t: n.attribute.append(n.attribute[1]), "two subgraphs"),
+    "in the other order": (lambda m, n, e, t: n.attribute.reverse(), "two subgraphs"),
+    "one subgraph": (lambda m, n, e, t: n.attribute.pop(), "two subgraphs"),
+    "a constant of its own": (lambda m, n, e, t: t.initializer.add(name="c", data_type=1, dims=[1]), "initializer"),
+    "an input of its own": (lambda m, n, e, t: t.input.add(name="c"), "input"),
+    "a note": (lambda m, n, e, t: _set(t, "doc_string", "hidden"), "doc_string"),
+    "a note of the attribute": (lambda m, n, e, t: _set(n.attribute[1], "doc_string", "x"), "documentation"),
+    "a note of a node": (lambda m, n, e, t: _set(t.node[0], "doc_string", "hidden"), "doc_string"),
+    "a declared tensor": (lambda m, n, e, t: t.value_info.add(name="c"), "value_info"),
+    "another name": (lambda m, n, e, t: _set(t, "name", "Then"), "another name"),
+    "two outputs": (lambda m, n, e, t: t.output.add(name="c"), "not one output"),
+    "no nodes": (lambda m, n, e, t: t.ClearField("node"), "some nodes"),
+    "no output": (lambda m, n, e, t: t.ClearField("output"), "not one output"),
+    "a shape": (lambda m, n, e, t: _declare(t.output[0], 3), "of what shape"),
+    "another type": (lambda m, n, e, t: _set(t.output[0].type.tensor_type, "elem_type", 7), "element type"),
+    "an inner output": (lambda m, n, e, t: _set(t.output[0], "name", t.node[0].output[0]), "does not end"),
+    "a Constant": (
+        lambda m, n, e, t: t.node.insert(0, helper.make_node("Constant", [], ["c"], value_float=1.0)), "Constant"
+    ),
+    "a branch within": (lambda m, n, e, t: t.node.insert(0, helper.make_node("If", ["c"], ["d"])), "operator If"),
+    "a loop within": (lambda m, n, e, t: t.node.insert(0, helper.make_node("Loop", ["c"], ["d"])), "'Loop'"),
+    "more in the other one": (
+        lambda m, n, e, t: e.node.insert(0, helper.make_node("Relu", ["y"], ["z"], name="z")), "does more than keep"
+    ),
+    "another operator in the other one": (lambda m, n, e, t: _set(e.node[0], "op_type", "Relu"), "does more than keep"),
+    "an unnamed copy": (lambda m, n, e, t: _set(e.node[0], "name", ""), "does more than keep"),
+    "another name of the copy": (
+        lambda m, n, e, t: (_set(e.node[0], "name", "z"), _set(e.output[0], "name", "z"),
+                            e.node[0].output.__setitem__(0, "z")), "does more than keep"
+    ),
+    "a copy of another tensor": (lambda m, n, e, t: e.node[0].input.__setitem__(0, "hidden0"), "Where|reads|shape"),
+    "the output of the node": (lambda m, n, e, t: _set(n, "name", "z"), "not its output's"),
+    "two inputs": (lambda m, n, e, t: n.input.append("y"), "one input"),
+    "another domain": (lambda m, n, e, t: _set(n, "domain", "com.microsoft"), "domain"),
+    "another condition": (lambda m, n, e, t: n.input.__setitem__(0, "prune/p0/most"), "does not follow"),
+    "something between": (_put_between, "does not follow"),
+    "no graph": (lambda m, n, e, t: _set(n.attribute[1], "type", onnx.AttributeProto.INT), "no subgraph"),
+    "a text beside": (lambda m, n, e, t: _set(n.attribute[1], "s", b"hidden"), "with s"),
+    "more in a name": (lambda m, n, e, t: _set(t.node[0], "name", "a\nb"), "printable"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "reason"), FILES.values(), ids=FILES)
+def test_a_branch_has_one_spelling(change, reason):
+    with pytest.raises(MalformedError, match=reason):
+        parse(spoil(change), operators=PATCHED, limits=DEPLOYED)
+
+
+def test_what_is_written_is_plain_onnx():
+    assert parse(spoil(lambda *_: None), operators=PATCHED, limits=DEPLOYED) == GRAPH
+    assert branches(GRAPH.nodes) == (Branch(start=BRANCH.start, end=LAST),)
+    onnx.checker.check_model(onnx.ModelProto.FromString(DATA), full_check=True)
+    with pytest.raises(MalformedError, match="'If' is not in the profile"):
+        parse(DATA, operators=PATCHED - {"If"})  # as in a base model
