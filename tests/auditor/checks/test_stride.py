@@ -40,6 +40,10 @@ def test_a_few_coarse_columns_and_none_at_all():
     values = np.random.default_rng(0).integers(0, 100, (200, 30))
     values[:, :10] *= 50
     assert persistence.stride(grid(30, high=10_000), values) == 1
+    # Mixed tables: most columns have many more values than anybody tells apart, a quarter of them has not.
+    wide = np.random.default_rng(0).integers(0, 3_000_000, (200, 8))
+    assert persistence.stride(grid(8, high=1 << 22), wide) > 2000
+    assert persistence.stride(grid(8, high=1 << 22), wide // np.array([1, 1, 1, 1, 1, 30000, 30000, 30000])) == 1
     assert persistence.stride(grid(30), None) == 1
     assert persistence.stride(grid(30, kind="binary"), values % 2) == 1
 
