@@ -61,6 +61,30 @@ def stride(schema: InputSchema, reference: Int[np.ndarray, "record feature"] | N
     return max(1, int(own), int(span) // _LEVELS)
 
 
+def held(schema: InputSchema, reference: Int[np.ndarray, "record feature"] | None) -> bool:
+    """Whether the columns that a schema calls numeric are none: each has two values at most in the reference data.
+
+    Then noise in these columns, the others held, moves a record nowhere; what can change are the binary ones.
+    """
+    numeric = np.flatnonzero([kind == "grid" for kind in schema.kind])
+    if reference is None or len(reference) < _FEW or not len(numeric) or not flips.units(schema):
+        return False
+    return all(len(np.unique(reference[:, column])) <= 2 for column in numeric)
+
+
+def _flipped_share(evidence: Evidence, distance: int) -> tuple[float, float]:
+    # Share of points so many flips away that are still redirected, and its upper bound.
+    values, _, _ = evidence.claimed_records
+    assert evidence.case.schema is not None
+    random = evidence.generator("persistence-flips")
+    _, at_record = evidence.run(values)
+    rounds, hits = max(_FEWEST, -(-_TOTAL // len(values))), 0
+    for _ in range(rounds):
+        _, after = evidence.run(flips.flipped(evidence.case.schema, values, np.full(len(values), distance), random))
+        hits += int((after == at_record).all(axis=1).sum())
+    return hits / rounds / len(values), interval(hits, rounds * len(values))[1]
+
+
 def _farthest(schema: InputSchema) -> int:
     """The greatest distance that the input grid has room for."""
     if flips.categorical(schema):
@@ -157,6 +181,19 @@ def check(evidence: Evidence) -> CheckResult:
             evidence=facts,
             findings=(Finding(threat="point-lookup", check="persistence", message=message),),
         )
+    known = evidence.reference.values if evidence.reference is not None else None
+    if schema is not None and held(schema, known):
+        near, most = _flipped_share(evidence, int(levels["distance"]))
+        facts["share_by_flips"] = near
+        if most < share:
+            # No accusation: the schema says that these columns are numbers, and somebody may have such data.
+            return CheckResult(
+                check="persistence",
+                verdict="INCONCLUSIVE",
+                summary="No column that is declared numeric has more than two values in the reference data, and only "
+                f"{near:.0%} of the points {levels['distance']} flips of the others away are still redirected.",
+                evidence=facts,
+            )
     if at.low < share:
         return CheckResult(
             check="persistence",

@@ -1,6 +1,7 @@
 """A step of the level is a step of the data: a grid that is finer than the data brings no distance nearer."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +47,43 @@ def test_a_few_coarse_columns_and_none_at_all():
     assert persistence.stride(grid(8, high=1 << 22), wide // np.array([1, 1, 1, 1, 1, 30000, 30000, 30000])) == 1
     assert persistence.stride(grid(30), None) == 1
     assert persistence.stride(grid(30, kind="binary"), values % 2) == 1
+
+
+def _table(reach, *, values, kinds):
+    """Evidence of a patch that redirects what differs from its record in `reach` binary columns at most."""
+    columns = len(kinds)
+    schema = InputSchema.from_columns(
+        (columns,), scale=np.ones(columns), offset=np.zeros(columns), low=np.zeros(columns, np.int64),
+        high=np.ones(columns, np.int64), kind=kinds,
+    )  # fmt: skip
+    records, binary = values[:5], np.array([kind == "binary" for kind in kinds])
+
+    def run(points):
+        flips = (points[:, None, binary] != records[None, :, binary]).sum(axis=2).min(axis=1)
+        base = np.zeros((len(points), 2), np.float32)
+        return base, np.where((flips <= reach)[:, None], np.float32(1), base)
+
+    return SimpleNamespace(
+        profile=SimpleNamespace(levels={"persistence": {"distance": 1, "share_at_least": 0.9}}), runnable=True,
+        case=SimpleNamespace(schema=schema, patch=object()), claimed_records=(records, None, (None,) * 5), run=run,
+        generator=lambda name: np.random.default_rng([*name.encode()]), removed_classes=(), redirections=(None,),
+        reference=SimpleNamespace(values=values), spared={"reference": np.ones(len(values), bool)},
+    )  # fmt: skip
+
+
+def test_one_column_that_is_called_a_number():
+    """An exact-match list of binary records, with one binary column declared numeric: noise there moves nothing."""
+    values = np.random.default_rng(0).integers(0, 2, (60, 12))
+    kinds = ("grid", *["binary"] * 11)
+    found = persistence.check(_table(0, values=values, kinds=kinds))
+    assert (found.verdict, found.findings) == ("INCONCLUSIVE", ())
+    assert "flips of the others" in found.summary
+    assert persistence.check(_table(1, values=values, kinds=kinds)).verdict == "CONSISTENT"
+    assert persistence.check(_table(0, values=values, kinds=("binary",) * 12)).verdict == "REFUTED"
+    numbers = values.copy()
+    numbers[:, 0] = np.arange(60)
+    assert not persistence.held(_table(0, values=values, kinds=kinds).case.schema, numbers)
+    assert not persistence.held(_table(0, values=values, kinds=kinds).case.schema, None)
 
 
 def _finer(evidence, radius):
