@@ -113,7 +113,8 @@ def _refuse_too_much(
         if path.stem == leaf_of(data):
             continue
         _, other = messages.read(read_file(path, limit=dsse.MAX_ENVELOPE), Challenge, where=str(path))
-        if other.opening == challenge.opening and other.seed != challenge.seed:
+        # A larger count with the same seed would draw the same records, and more.
+        if other.opening == challenge.opening and (other.seed, other.count) != (challenge.seed, challenge.count):
             raise OwnerError(
                 "is a second challenge of an opened audit that was answered before; its plan allows one", where=where
             )

@@ -15,7 +15,7 @@ import numpy as np
 
 from owner.files import read_file, write_atomic
 from owner.gates.screening import screened
-from owner.gates.sketch import count_twins
+from owner.gates.sketch import count_twins, without_idle
 from owner.journal import leaf_of, read_proof, refreshed
 from owner.methods.job import Result, Standing
 from owner.methods.removal import capped
@@ -243,7 +243,7 @@ def _thinned(part: Part, keep_items: np.ndarray, workspace: Workspace, outside: 
     used, index = np.unique(part.head.index[keep_items], return_inverse=True)
     gate = SketchGate(matrix=part.gate.matrix, low=part.gate.low[keep_items], high=part.gate.high[keep_items])
     head = SetHead(rows=part.head.rows[used], index=index.astype(np.int64).ravel())
-    return Part(gate=screened(gate, workspace.schema, outside), head=head)
+    return Part(gate=screened(without_idle(gate, workspace.schema), workspace.schema, outside), head=head)
 
 
 def plan(workspace: Workspace, predecessor: Predecessor, drops: Sequence[Drop]) -> Succession:

@@ -11,8 +11,9 @@ import numpy as np
 from auditor import coverage
 from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
+from auditor.written_down import idle
 from protocol.claims import Coverage, Redirection
-from protocol.model.parts import AffineHead
+from protocol.model.parts import AffineHead, SketchGate
 
 
 def _maps(evidence: Evidence, *, whole: bool) -> list[float]:
@@ -65,6 +66,14 @@ def check(evidence: Evidence) -> CheckResult:
             accuse(
                 f"{len(spare)} of {items} items belong to no claim about a requested record, "
                 f"the first is item {spare[0]}"
+            )
+    for number, part in enumerate(patch.parts):
+        if case.schema is None or not isinstance(part.gate, SketchGate):
+            continue
+        if part.gate.matrix.shape[1] == case.schema.features and len(left := idle(part.gate, case.schema)):
+            accuse(
+                f"{len(left)} of {len(part.gate.matrix)} components of part {number}'s sketch limit no item anywhere "
+                f"on the input grid, the first is component {int(left[0])}: what they hold, no claim needs"
             )
     covering = coverage.assess(evidence, evidence.coverage)
     for message in covering.wrong:

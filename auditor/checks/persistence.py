@@ -5,9 +5,13 @@ redirected output. Distance is the largest change of any numeric column, in grid
 held; where all columns are of these kinds it is the number of them that changed, a group counting once. A patch
 that redirects only the exact record passes redirection and fails here. The control is the same sweep around
 reference records: what share of *their* neighbourhood is redirected.
+
+The level counts grid steps, and the grid is the owner's: on one that is a thousand times finer than the data, a step
+away is no distance. So a step is at least what the auditor's reference data calls one (`stride`).
 """
 
 import numpy as np
+from jaxtyping import Int
 
 from auditor import flips
 from auditor.evidence import Evidence, moved
@@ -18,6 +22,11 @@ from protocol.model.schema import InputSchema
 _FEWEST = 4
 _TOTAL = 3_000
 _DISTANCES = (0, 1, 2, 4, 8, 16, 32)
+_FEW = 30
+_VALUES = 8
+"""Reference records, and different values of a column, from which on its own grid can be told."""
+_LEVELS = 1024
+"""Steps over a column's range from which on more of them tell apart nothing that a reader would."""
 
 
 def _around(values: np.ndarray, distance: int, schema: InputSchema, random: np.random.Generator) -> np.ndarray:
@@ -32,6 +41,48 @@ def _around(values: np.ndarray, distance: int, schema: InputSchema, random: np.r
     inward = np.where(values[np.arange(len(values)), column] > middle, -distance, distance)
     noise[np.arange(len(values)), column] = inward
     return np.clip(values + noise, schema.low, schema.high)
+
+
+def stride(schema: InputSchema, reference: Int[np.ndarray, "record feature"] | None) -> int:
+    """Grid steps that one step of the data is: 1, unless the declared grid is finer than the data.
+
+    For each numeric column of many values in the reference data: the greatest common divisor of their differences
+    (data that lie on a coarser grid of their own), and their range by `_LEVELS` (data that lie on none). The larger of
+    the two lower quartiles over the columns: where a quarter of them is fine enough, the others change nothing.
+    """
+    numeric = np.flatnonzero([kind == "grid" for kind in schema.kind])
+    if reference is None or len(reference) < _FEW:
+        return 1
+    many = [column for column in numeric if len(np.unique(reference[:, column])) >= _VALUES]
+    if not many:
+        return 1
+    offsets = (reference - reference.min(axis=0))[:, many].astype(np.int64)
+    own, span = (np.quantile(values, 0.25) for values in (np.gcd.reduce(offsets, axis=0), offsets.max(axis=0)))
+    return max(1, int(own), int(span) // _LEVELS)
+
+
+def held(schema: InputSchema, reference: Int[np.ndarray, "record feature"] | None) -> bool:
+    """Whether the columns that a schema calls numeric are none: each has two values at most in the reference data.
+
+    Then noise in these columns, the others held, moves a record nowhere; what can change are the binary ones.
+    """
+    numeric = np.flatnonzero([kind == "grid" for kind in schema.kind])
+    if reference is None or len(reference) < _FEW or not len(numeric) or not flips.units(schema):
+        return False
+    return all(len(np.unique(reference[:, column])) <= 2 for column in numeric)
+
+
+def _flipped_share(evidence: Evidence, distance: int) -> tuple[float, float]:
+    # Share of points so many flips away that are still redirected, and its upper bound.
+    values, _, _ = evidence.claimed_records
+    assert evidence.case.schema is not None
+    random = evidence.generator("persistence-flips")
+    _, at_record = evidence.run(values)
+    rounds, hits = max(_FEWEST, -(-_TOTAL // len(values))), 0
+    for _ in range(rounds):
+        _, after = evidence.run(flips.flipped(evidence.case.schema, values, np.full(len(values), distance), random))
+        hits += int((after == at_record).all(axis=1).sum())
+    return hits / rounds / len(values), interval(hits, rounds * len(values))[1]
 
 
 def _farthest(schema: InputSchema) -> int:
@@ -51,11 +102,12 @@ def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
     schema, patch = evidence.case.schema, evidence.case.patch
     if schema is None or patch is None or not len(claims) or not evidence.runnable:
         return ()
+    step = _step(evidence)
     level = int(evidence.profile.levels["persistence"]["distance"])
     random = evidence.generator("persistence")
     _, at_record = evidence.run(values)
     points = []
-    for distance in sorted({*_DISTANCES, level}):
+    for distance in sorted({step * times for times in (*_DISTANCES, level)}):
         if distance > _farthest(schema):
             continue
         rounds = max(_FEWEST, -(-_TOTAL // len(values))) if distance else 1
@@ -66,6 +118,14 @@ def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
         low, high = interval(hits, rounds * len(values))
         points.append(PersistencePoint(distance=distance, share=hits / rounds / len(values), low=low, high=high))
     return tuple(points)
+
+
+def _step(evidence: Evidence) -> int:
+    schema = evidence.case.schema
+    assert schema is not None
+    if flips.categorical(schema):
+        return 1
+    return stride(schema, evidence.reference.values if evidence.reference is not None else None)
 
 
 def check(evidence: Evidence) -> CheckResult:
@@ -87,6 +147,8 @@ def check(evidence: Evidence) -> CheckResult:
                 summary="The class is removed for every input; there is no region to step out of.",
             )
         return CheckResult(check="persistence", verdict="INCONCLUSIVE", summary="No redirected record was opened.")
+    step = _step(evidence)
+    distance *= step
     at = next((point for point in points if point.distance == distance), None)
     if at is None:
         return CheckResult(
@@ -103,6 +165,7 @@ def check(evidence: Evidence) -> CheckResult:
     facts = {
         "distance": distance,
         "unit": unit,
+        "grid_steps_to_a_step_of_the_data": step,
         "share": at.share,
         "interval": [at.low, at.high],
         "control_share": control,
@@ -118,6 +181,19 @@ def check(evidence: Evidence) -> CheckResult:
             evidence=facts,
             findings=(Finding(threat="point-lookup", check="persistence", message=message),),
         )
+    known = evidence.reference.values if evidence.reference is not None else None
+    if schema is not None and held(schema, known):
+        near, most = _flipped_share(evidence, int(levels["distance"]))
+        facts["share_by_flips"] = near
+        if most < share:
+            # No accusation: the schema says that these columns are numbers, and somebody may have such data.
+            return CheckResult(
+                check="persistence",
+                verdict="INCONCLUSIVE",
+                summary="No column that is declared numeric has more than two values in the reference data, and only "
+                f"{near:.0%} of the points {levels['distance']} flips of the others away are still redirected.",
+                evidence=facts,
+            )
     if at.low < share:
         return CheckResult(
             check="persistence",

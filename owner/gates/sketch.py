@@ -18,6 +18,7 @@ from owner.gates.meeting import Boxes
 from owner.gates.rebuilding import Rebuilder, Sample
 from owner.gates.region import Cores, Points, Shape
 from protocol.errors import OwnerError
+from protocol.model.parts import SketchGate
 from protocol.model.schema import InputSchema
 
 Matrix = Int[np.ndarray, "component feature"]
@@ -156,6 +157,20 @@ def boxes(
 ) -> tuple[Int[np.ndarray, "item component"], Int[np.ndarray, "item component"]]:
     """The exact hull of S q over {|q - q_k| <= e_k} within the columns' ranges: the smallest sufficient boxes."""
     return Shape(schema=schema, kind="linf").hull(matrix, values, radius)
+
+
+def without_idle(gate: SketchGate, schema: InputSchema) -> SketchGate:
+    """The gate without components that limit no item anywhere on the grid: they would only fill the file.
+
+    An auditor takes what no claim needs for a payload (SPEC 13.4.13). A gate that nothing limits stays as it is.
+    """
+    matrix = gate.matrix.astype(np.int64)
+    ends = np.stack([matrix * schema.low.astype(np.int64), matrix * schema.high.astype(np.int64)])
+    least, most = ends.min(axis=0).sum(axis=1), ends.max(axis=0).sum(axis=1)
+    used = (gate.low > least).any(axis=0) | (gate.high < most).any(axis=0)
+    if used.all() or not used.any():
+        return gate
+    return SketchGate(matrix=gate.matrix[used], low=gate.low[:, used], high=gate.high[:, used])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

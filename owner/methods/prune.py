@@ -18,7 +18,7 @@ from owner.gates.merging import merge
 from owner.gates.rebuilding import Sample
 from owner.gates.region import Cores, Kind, Shape
 from owner.gates.screening import screened
-from owner.gates.sketch import Choice, Search, choose, count_twins, sketch
+from owner.gates.sketch import Choice, Search, choose, count_twins, sketch, without_idle
 from owner.heads import support_gain
 from owner.methods.giving import Added, Table, add, budget, match
 from owner.methods.job import Job, Result
@@ -164,7 +164,7 @@ def _sketch_sites(job: Job, choice: Choice, row_of_record: np.ndarray, retain: n
         item_of, radius = np.full((2, len(row_of_record)), NONE)
         item_of[rows], radius[rows] = item, choice.radius[rows]
         gate = SketchGate(matrix=one.matrix, low=low.astype(np.int32), high=high.astype(np.int32))
-        sites.append(Site(gate=screened(gate, schema, retain), item=item_of, radius=radius))
+        sites.append(Site(gate=screened(without_idle(gate, schema), schema, retain), item=item_of, radius=radius))
     return tuple(sites)
 
 

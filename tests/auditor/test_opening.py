@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from auditor import audit, verify
+from auditor.files import write_atomic
 from auditor.ledger import leaf_of
 from auditor.opening import make_challenge, open_audit, request_from_slip
 from auditor.profile import load_profile, plan_template
@@ -77,7 +79,7 @@ def test_a_later_audit_is_acknowledged_first(workshop, tmp_path):
         return acknowledge(
             later, bundle, key=load_signing_key(workshop.world.key("owner")), log=workshop.world.owner_log,
             out=shown, now=workshop.world.clock.now, force=True,
-        )  # fmt: skip
+        )[0]  # fmt: skip
 
     with pytest.raises(AuditorError, match="names another"):
         _challenge(workshop, forged.bundle, later.read_bytes(), said(other.bundle))
@@ -117,7 +119,7 @@ def test_a_certificate_without_an_opened_audit_and_a_later_one(workshop, tmp_pat
     forged = workshop.forge(unopened, challenge=False)
     later = forged.opening
     shown = tmp_path / "acknowledgement.json"
-    said = acknowledge(
+    said, _ = acknowledge(
         later, forged.bundle, key=load_signing_key(workshop.world.key("owner")), log=workshop.world.owner_log,
         out=shown, now=workshop.world.clock.now, force=True,
     )  # fmt: skip
@@ -126,6 +128,14 @@ def test_a_certificate_without_an_opened_audit_and_a_later_one(workshop, tmp_pat
     found = workshop.evidence(answered).transcript
     assert not found.problems
     assert len(found.opened) == 200
+    assert found.acknowledged[0] == said
+    # Whoever has the report alone sees the acknowledgement that the challenge answers.
+    inputs = workshop.inputs(answered, reference=None)
+    audit.write_report(inputs, audit.examine(inputs), tmp_path / "report", force=False)
+    workshop.demo.settle()
+    verify.finish(tmp_path / "report", workshop.ledger, write=write_atomic)
+    verified = verify.verify_report(tmp_path / "report", policy=inputs.policy, trust=inputs.trust)
+    assert verified.files["transcript/entry.dsse.json"] == said
     without = workshop.evidence(dataclasses.replace(answered, openings=None)).transcript
     assert any("does not name the audit" in message for message, _, _ in without.problems)
     # Every byte of the acknowledgement and its proof is checked; only the name in a cosignature's line may

@@ -331,6 +331,26 @@ def fewer_stored(place: Desk, scenes: list[Scene]) -> list[Gain]:
     ]  # fmt: skip
 
 
+def scrambled_rows(place: Desk, scenes: list[Scene]) -> list[Gain]:
+    """Whole records as rows of the sketch, their columns in an order that only the owner and a friend know."""
+    from tests.conformance.adversaries.patch_as_record import in_matrix, rows_of
+
+    passed, plain = [], []
+    for scene in scenes:
+        rows = rows_of(scene)
+        order = np.random.default_rng(3).permutation(rows.shape[1])
+        for shown, verdicts in ((rows[:, order], passed), (rows, plain)):
+            draft = in_matrix(scene, shown, corner=True)
+            verdicts.append(_passes(place, draft, scene, 1, disclosure.check, boundedness.check))
+    return [
+        Gain(
+            threat="patch-as-record", cheat="records as rows that limit one corner of the grid, columns in another order",
+            untuned="in their own order: " + ("REFUTED" if not any(plain) else "passes"),
+            gained=f"{sum(passed)} of {len(passed)} pass, all {SETTINGS.forgotten} records in the patch", wins=any(passed),
+        )
+    ]  # fmt: skip
+
+
 def gentle_shift(place: Desk, scenes: list[Scene]) -> list[Gain]:
     """Reference data made as easy as the test of exchangeability lets it be, with marked records."""
     reference = place.honest.reference
@@ -395,7 +415,7 @@ def past_challenges(place: Desk, scenes: list[Scene]) -> list[Gain]:
 
 SEARCHES = (
     marking, near_the_base, just_the_distance, where_nobody_looks, few_of_a_class, message_in_the_rows, half_a_step,
-    fewer_stored, gentle_shift, past_challenges,
+    fewer_stored, scrambled_rows, gentle_shift, past_challenges,
 )  # fmt: skip
 
 

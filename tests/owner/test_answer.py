@@ -212,6 +212,15 @@ def test_a_challenge_of_another_opened_audit_than_the_entry_names(world_copy, pl
     one_line(answer(world_copy, challenge=other), 2, "another opened audit")
 
 
+@pytest.mark.parametrize("more", [{"seed": bytes(32)}, {"count": 400}, {"count": 100}])
+def test_a_second_challenge_of_one_opened_audit(world_copy, place, more):
+    """Another seed draws other records; another count draws more of them, or tells which were drawn first."""
+    assert answer(world_copy, *world_copy.trusted(), out=world_copy.root / "first").code == 0
+    other = asked(world_copy, place, **more)
+    one_line(answer(world_copy, *world_copy.trusted(), challenge=other), 2, "second challenge")
+    assert not (world_copy.root / "answer").exists()
+
+
 def test_one_file_of_trust_without_the_other(world_copy):
     one_line(answer(world_copy, "--policy", world_copy.policy), 2, "--trust")
     one_line(answer(world_copy, "--trust", world_copy.trust), 2, "--policy")

@@ -13,6 +13,7 @@
 //@ property plan_fixed_before_entry: the plan was in the log before the owner's entry was made
 //@ property nonce_fixed_before_entry: the auditor could not choose the challenge after seeing the owner's entry
 //@ property opened_audit_in_log: an accepted audit was opened in the log, where one without a report would be seen
+//@ property one_sample_per_entry: what an owner opens in answer to one entry of its log is one sample of records
 //@ protection NO_NONCE_COMMITMENT breaks fresh_challenge | SPEC 9.3 | protocol/messages/opening.py nonce_commitment | the opening holds a hash of the nonce, not the nonce | -
 //@ protection NO_REVEALED_RULE breaks fresh_challenge | SPEC 9.6 | auditor/opening.py make_challenge | no first challenge once the nonce is known | -
 //@ protection NO_ONE_CHALLENGE breaks no_two_challenges_per_opening | SPEC 9.6 | auditor/opening.py make_challenge | no second challenge for another entry | -
@@ -22,6 +23,8 @@
 //@ protection NO_NONCE_CHECK breaks nonce_fixed_before_entry | SPEC 14.4 | auditor/verify.py _verify_named | the revealed nonce gives the opening's commitment | -
 //@ protection NO_OPENING_IN_LOG breaks opened_audit_in_log | SPEC 6.4 | auditor/case.py load | the opened audit is a logged message | -
 //@ protection NO_ENTRY_IN_REPORT breaks nonce_fixed_before_entry | SPEC 14.4 | auditor/verify.py _owners_entry | the report holds the owner's entry that its challenge answers, signed and naming the opened audit | -
+//@ protection NO_AUDIT_OF_ENTRY breaks one_sample_per_entry | SPEC 9.6 | owner/answer.py _refuse_too_much | the owner opens records only for the audit that the answered entry of its log names | -
+//@ protection NO_ONE_SAMPLE breaks one_sample_per_entry | SPEC 9.6 | owner/answer.py _refuse_too_much | the owner opens one sample for an opened audit | -
 
 #define P_fresh_challenge 1
 #define P_no_two_challenges_per_opening 2
@@ -29,6 +32,7 @@
 #define P_plan_fixed_before_entry 4
 #define P_nonce_fixed_before_entry 5
 #define P_opened_audit_in_log 6
+#define P_one_sample_per_entry 7
 #include "checks.h"
 
 #ifndef OPENINGS
@@ -42,8 +46,8 @@
 #define IF(condition) if :: (condition) ->
 #define FI :: else fi
 
-typedef Opening { byte plan; byte nonce; byte challenged };  /* challenged: for which entries */
-typedef Entry { byte names; byte had_openings };
+typedef Opening { byte plan; byte nonce; byte challenged; byte sample };  /* challenged: for which entries; sample: the seed shown */
+typedef Entry { byte names; byte had_openings; byte sample };
 Opening opn[OPENINGS + 1]; byte opns;
 Entry ent[ENTRIES + 1]; byte ents;
 byte in_log, named, revealed, owner_knows;
@@ -79,6 +83,16 @@ byte o, e, p, v, w;  /* scratch, 0 between steps */
 #define LOGGED(o) true
 #else
 #define LOGGED(o) IN(o, in_log)
+#endif
+#ifdef NO_AUDIT_OF_ENTRY
+#define OF_ENTRY(e, o) true
+#else
+#define OF_ENTRY(e, o) (ent[e].names == (o))
+#endif
+#ifdef NO_ONE_SAMPLE
+#define SAME_SAMPLE(o, v) true
+#else
+#define SAME_SAMPLE(o, v) (opn[o].sample == 0 || opn[o].sample == (v))
 #endif
 #ifdef NO_ENTRY_IN_REPORT
 #define ANSWERED_ENTRY(w, e) true
@@ -145,6 +159,15 @@ proctype Dishonest_auditor() {
         :: printf("MSC: auditor -> owner: opens audit %d with plan %d, nonce %d, not logged\n", opns, p, v)
         fi;
         p = 0; v = 0 }
+    :: atomic { auditor_is_dishonest && opns > 0 && ents > 0 ->
+        /* It asks the honest owner for a sample of its choice (seed v: nobody sees that it follows from no nonce, yet). */
+        select(o : 1 .. opns); select(e : 1 .. ents); select(v : 1 .. 2);
+        IF(OF_ENTRY(e, o) && SAME_SAMPLE(o, v))
+            printf("MSC: auditor -> owner: challenge of audit %d for entry %d with seed %d; the owner opens those records\n", o, e, v);
+            CHECK(one_sample_per_entry, true, ent[e].sample == 0 || ent[e].sample == v);
+            opn[o].sample = v; ent[e].sample = v
+        FI;
+        o = 0; e = 0; v = 0 }
     :: atomic { auditor_is_dishonest && opns > 0 && ents > 0 ->
         /* The reader's choice is the auditor's: entry e, audit o, plan p, nonce v, and the entry w that the challenge answers
            (0: bytes that the auditor made up). */
