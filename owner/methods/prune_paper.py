@@ -421,8 +421,8 @@ def _softly(
     missed = [float(np.abs(soft.as_written(np.concatenate(own_slack), n) - 1).max()) for n in (steep, _LADDER[-1])]
     notes.append(
         f"soft gates are off on all of these records outside regions from steepness {enough:.3g} on; in float32, as "
-        f"the papers write it, a gate misses 1 on its own record by up to {missed[0]:.1e}, {missed[1]:.1e} at steepness "
-        f"{_LADDER[-1]:g}"
+        f"the papers write it, a gate misses 1 on its own record by up to {missed[0]:.1e} ({missed[1]:.1e} at "
+        f"steepness {_LADDER[-1]:g})"
     )
     held = np.zeros(len(unseen), dtype=bool)
     for weights, bounds in zip(kept.weights, kept.bounds, strict=True):
