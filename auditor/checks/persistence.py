@@ -1,7 +1,9 @@
 """persistence: does the old behaviour come back just outside the region?
 
 Random points at a given distance around each redirected record; share of them that still give the record's
-redirected output. Distance is the largest change of any numeric column, in grid steps, binary and one-hot columns
+redirected output: the same row where rows are set, and where something is added to the base's output, or its weights
+are others, which follow the point, an output that is not the base's and has the claimed property.
+Distance is the largest change of any numeric column, in grid steps, binary and one-hot columns
 held; where all columns are of these kinds it is the number of them that changed, a group counting once. A patch
 that redirects only the exact record passes redirection and fails here. The control is the same sweep around
 reference records: what share of *their* neighbourhood is redirected.
@@ -14,13 +16,19 @@ import numpy as np
 from jaxtyping import Int
 
 from auditor import flips
+from auditor.checks.redirection import holds
 from auditor.evidence import Evidence, moved
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding, PersistencePoint
+from protocol.claims import Logits, Redirection
+from protocol.model.parts import SetHead
+from protocol.model.patch import Patch
 from protocol.model.schema import InputSchema
 
 _FEWEST = 4
 _TOTAL = 3_000
+_TOGETHER = 1_024
+"""Probes run at once."""
 _DISTANCES = (0, 1, 2, 4, 8, 16, 32)
 _FEW = 30
 _VALUES = 8
@@ -92,6 +100,15 @@ def _farthest(schema: InputSchema) -> int:
     return int((schema.high - schema.low)[[kind == "grid" for kind in schema.kind]].max())
 
 
+def _follows(patch: Patch, claim: Redirection) -> bool:
+    """Whether the output that is claimed changes with the input, inside the region, too."""
+    if isinstance(claim.property, Logits):
+        return False
+    if claim.item is None or claim.item >= patch.items:
+        return True
+    return not isinstance(patch.parts[patch.place(claim.item).part].head, SetHead)
+
+
 def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
     """Share of probes that are still redirected, against distance.
 
@@ -106,15 +123,24 @@ def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
     level = int(evidence.profile.levels["persistence"]["distance"])
     random = evidence.generator("persistence")
     _, at_record = evidence.run(values)
+    following = np.array([_follows(patch, claim) for claim in claims], dtype=bool)
     points = []
     for distance in sorted({step * times for times in (*_DISTANCES, level)}):
         if distance > _farthest(schema):
             continue
         rounds = max(_FEWEST, -(-_TOTAL // len(values))) if distance else 1
         hits = 0
-        for _ in range(rounds):
-            _, after = evidence.run(_around(values, distance, schema, random) if distance else values)
-            hits += int((after == at_record).all(axis=1).sum())
+        # Few records have many rounds: they are run together, in full batches, or a large patch is read for each.
+        together = max(1, _TOGETHER // len(values))
+        for start in range(0, rounds, together):
+            block = min(together, rounds - start)
+            probes = [_around(values, distance, schema, random) if distance else values for _ in range(block)]
+            before, after = evidence.run(np.concatenate(probes))
+            of = np.tile(np.arange(len(values)), block)
+            same = (after == at_record[of]).all(axis=1)
+            follows = np.flatnonzero(~same & following[of])
+            same[follows] = moved(before[follows], after[follows]) & holds(claims, of[follows], after[follows])
+            hits += int(same.sum())
         low, high = interval(hits, rounds * len(values))
         points.append(PersistencePoint(distance=distance, share=hits / rounds / len(values), low=low, high=high))
     return tuple(points)

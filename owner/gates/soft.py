@@ -121,7 +121,7 @@ def effects(
     row: Int[np.ndarray, "item"], weights: Float32[np.ndarray, "row class feature"],
     rows: Float32[np.ndarray, "row class"], box: tuple[np.ndarray, np.ndarray], steepness: tuple[float, ...],
 ) -> tuple[tuple[Effect, ...], float]:  # fmt: skip
-    """What patches of these steepnesses add to points, and from which steepness on they surely add nothing.
+    """What patches of these steepnesses add to points, and from which steepness on they add nothing outside regions.
 
     Args:
         held: the base, with the points.
@@ -139,9 +139,9 @@ def effects(
         slack = held.slack(record)
         for place, n in enumerate(steepness):
             on[place, number] = np.maximum(on[place, number], gate(slack, n))
-        # Off for certain where one half-space is missed by 1 / n.
-        nearest = float((-slack).max(axis=1).min(initial=np.inf))
-        enough = max(enough, 1 / nearest if nearest > 0 else np.inf)
+        # Off for certain where one half-space is missed by 1 / n; on, at every n, inside.
+        missed = (-slack).max(axis=1)
+        enough = max(enough, 1 / float(missed[missed > 0].min(initial=np.inf)))
     found = [np.zeros((len(points), rows.shape[1]), np.float32) for _ in steepness]
     low, high = box
     for number, (slopes, offset) in enumerate(zip(weights, rows, strict=True)):

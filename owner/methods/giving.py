@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from owner.execute import Program
 from owner.heads import least_shift
 from owner.lines import ROOM, Lines, Relaxation, boxes
-from owner.methods.placing import Around, largest
+from owner.methods.placing import Around, largest, lost
 from protocol.model.parts import AffineHead, Head, SetHead, ShiftHead
 
 MARGIN = 0.1
@@ -235,9 +235,9 @@ def shown(around: Around, table: Table, klass: Int[np.ndarray, "record"], reach:
             slope = slope[each, at][:, None] - slope
             offset = offset[each, at][:, None] - offset
             joint = Lines(slope=lines.slope + slope, offset=lines.offset + offset)
-            # Rounding is relative to what takes part, the change included.
+            # What the change's own products may lose, each side of the difference.
             size = np.abs(offset) + np.einsum("kcf,kf->kc", np.abs(slope), np.abs(flat[some[part]]))
-            found[part] = joint.least(low, high) - room[:, None] - ROOM * size
+            found[part] = joint.least(low, high) - room[:, None] - 2 * lost(flat.shape[1]) * size
         least: np.ndarray = np.where(own[some], np.inf, found).min(axis=1)
         return least
 

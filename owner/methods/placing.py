@@ -186,7 +186,7 @@ def regions_of(base: Graph, inputs: Float32[np.ndarray, "record feature"], *, pr
         weights[number] = region.weights
         # Room for rounding: the record itself may lie on an edge.
         reach = np.abs(region.weights) @ np.abs(x.astype(np.float64)) + np.abs(region.bounds) + 1e-6
-        bounds[number] = region.bounds + _lost(len(x)) * reach
+        bounds[number] = region.bounds + lost(len(x)) * reach
         progress("linear regions", (number + 1) / len(inputs))
     return RegionGate(weights=weights, bounds=bounds)
 
@@ -201,7 +201,7 @@ def firing(around: Around, gate: RegionGate, item: Int[np.ndarray, "record"]) ->
         for place, number in enumerate(item[some].tolist()):
             own = gate.weights[number].astype(np.float64)
             size = np.abs(own) @ np.maximum(np.abs(low[place]), np.abs(high[place]))
-            top = own @ middle[place] + np.abs(own) @ spread[place] + 2 * _lost(own.shape[1]) * size
+            top = own @ middle[place] + np.abs(own) @ spread[place] + 2 * lost(own.shape[1]) * size
             good[place] = (top <= gate.bounds[number]).all()
         return good
 
@@ -242,8 +242,8 @@ def region_site(around: Around) -> Site:
     return Site(gate=gate, item=item, radius=radius, note=note)
 
 
-def _lost(terms: int) -> float:
-    # A priori: what sums of so many float32 products may lose, relative to the sum of absolute values.
+def lost(terms: int) -> float:
+    """What a sum of so many float32 products may lose, relative to the sum of absolute values: known beforehand."""
     return (terms + 8) * 2.0**-23
 
 
@@ -260,7 +260,7 @@ def inside(
         if not left.size:
             break
         part = slice(start, start + step)
-        slack = 2 * _lost(points.shape[1]) * (np.abs(bounds[part]) + np.abs(weights[part]).sum(axis=1) * size)
+        slack = 2 * lost(points.shape[1]) * (np.abs(bounds[part]) + np.abs(weights[part]).sum(axis=1) * size)
         left = left[(points[left] @ weights[part].T <= bounds[part] + slack).all(axis=1)]
     found = np.zeros(len(points), dtype=bool)
     found[left] = True

@@ -35,7 +35,7 @@ from owner.gates import soft
 from owner.gates.linear_region import linear_region
 from owner.gates.polytope import Polytope
 from owner.gates.region import Shape
-from owner.lines import boxes
+from owner.lines import ROOM, boxes
 from owner.methods.clusters import clusters
 from owner.methods.confusion import confusion
 from owner.methods.giving import MARGIN, Table, shown
@@ -183,7 +183,8 @@ def _rounds(task: _Task) -> _Found:
                 linear_region(base, task.inputs[chosen]),
                 task.polytope(chosen),
                 klass,
-                margin=MARGIN,
+                # What is left over is for rounding, as bounds of the record's cell allow for it.
+                margin=MARGIN + ROOM * (1 + float(np.abs(task.logits[chosen]).max())),
                 affine=settings.change == "affine",
             )
             gap = max(gap, made.size / made.least - 1 if made.least > 0 else 0.0)
@@ -203,11 +204,11 @@ def _rounds(task: _Task) -> _Found:
     used, index = np.unique(row[held], return_inverse=True)
     row = np.full(count, NONE)
     row[held] = index.ravel()
-    empty = np.zeros((0, *task.logits.shape[1:]), np.float32)
+    shape = len(used), task.logits.shape[1]
     return _Found(
         row=row,
-        weights=np.array([weights[one] for one in used.tolist()], np.float32).reshape(len(used), empty.shape[1], -1),
-        rows=np.array([rows[one] for one in used.tolist()], np.float32).reshape(len(used), empty.shape[1]),
+        weights=np.array([weights[one] for one in used.tolist()], np.float32).reshape(*shape, task.inputs.shape[1]),
+        rows=np.array([rows[one] for one in used.tolist()], np.float32).reshape(shape),
         reached=reached, after=tuple(after), made=len(rows), gap=gap,
     )  # fmt: skip
 
@@ -270,9 +271,18 @@ def run(job: Job) -> Result:
         )
     homes = np.flatnonzero(found.row >= 0)
     figures = {"reached": float(found.reached.sum()), "items": float(len(homes)), "rounds": float(len(found.after))}
+    if not homes.size and not caps:
+        if shared.all():
+            raise OwnerError(
+                "no record has a linear region to itself, retained records are in all of them; use --method prune"
+            )
+        raise OwnerError("no record is redirected after these rounds; use more of them, or --set clusters=0")
     if not homes.size:
-        reason = "its linear region holds a retained record, too" if shared.all() else "no round reached it"
-        claims += [NoRedirection(record=one, reason=reason) for one in workspace.commitments_of(rows)]
+        nowhere = np.full(len(rows), NONE)
+        claims += [
+            NoRedirection(record=one, reason=_reason(task, found, nowhere, number))
+            for number, one in enumerate(workspace.commitments_of(rows))
+        ]
         patch = Patch(features=own.values.shape[1], classes=base.classes, caps=caps)
         return Result(patch=patch, claims=tuple(claims), notes=tuple(notes), figures=figures)
     kept = RegionGate(weights=gate.weights[homes], bounds=gate.bounds[homes])
@@ -381,14 +391,15 @@ def _softly(
     notes, figures = [], {}
     for effect in looked:
         after = before + effect.added
-        words = []
+        words, still = [], 0
         for name, part in kinds.items():
             count = len(before[part])
             if not count:
                 continue
             moved = int((np.abs(effect.added[part]).max(axis=1) > _MOVED).sum())
             changed = int((after[part].argmax(axis=1) != before[part].argmax(axis=1)).sum())
-            words.append(f"of {count} {name} records {moved} outputs and {changed} decisions")
+            words.append(f"{moved} outputs and {changed} decisions of {count} {name} records")
+            still += moved
             figures[f"soft {effect.steepness:g} {name} moved"] = moved / count
             figures[f"soft {effect.steepness:g} {name} changed"] = changed / count
         if len(unseen):
@@ -399,15 +410,19 @@ def _softly(
             words.append(f"unseen accuracy {was:.3f} would be {now:.3f}")
             figures[f"soft {effect.steepness:g} unseen accuracy"] = now
         width = float(np.median(soft.strip(kept.weights, effect.steepness)))
-        notes.append(
-            f"a soft gate of steepness {effect.steepness:g} (not shipped) would move {', '.join(words)}; it ends "
-            f"{width:.2g} beyond a half-space in every column (median)"
-        )
-    near = soft.Held(base, task.inputs[homes[:1]].reshape(1, *base.input_shape)).slack(task.inputs[homes[0]])
-    error = float(np.abs(soft.as_written(near, steep) - 1).max())
+        if still or effect.steepness == steep:
+            notes.append(
+                f"a soft gate of steepness {effect.steepness:g} (not shipped) would move {', '.join(words)}; it ends "
+                f"{width:.2g} beyond a half-space in every column (median)"
+            )
+    own_slack = [
+        soft.Held(base, one.reshape(1, *base.input_shape)).slack(one) for one in task.inputs[homes[:_LOOKED_AT]]
+    ]
+    missed = [float(np.abs(soft.as_written(np.concatenate(own_slack), n) - 1).max()) for n in (steep, _LADDER[-1])]
     notes.append(
-        f"soft gates are off on all of these records from steepness {enough:.3g} on; in float32 as written a gate of "
-        f"steepness {steep:g} misses 1 by {error:.1e} on its own record"
+        f"soft gates are off on all of these records outside regions from steepness {enough:.3g} on; in float32, as "
+        f"the papers write it, a gate misses 1 on its own record by up to {missed[0]:.1e} ({missed[1]:.1e} at "
+        f"steepness {_LADDER[-1]:g})"
     )
     held = np.zeros(len(unseen), dtype=bool)
     for weights, bounds in zip(kept.weights, kept.bounds, strict=True):

@@ -5,13 +5,14 @@ A small world on 256 grey levels, so that a record's own grid cell is small besi
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from auditor import case as case_file
 from auditor import coverage
-from auditor.checks import boundedness, completeness, disclosure, redirection
+from auditor.checks import boundedness, completeness, disclosure, locality, persistence, redirection
 from auditor.evidence import Evidence, load_reference
 from auditor.profile import load_profile
 from auditor.transcript import Transcript
@@ -33,7 +34,7 @@ from protocol.model import profile
 from protocol.model import recipe as recipe_file
 from protocol.model.parts import AffineHead, FeatureGate, Part, RegionGate, SetHead, ShiftHead, SketchGate
 from protocol.model.recipe import Recipe
-from tests.demo.world import Clock, World, must
+from tests.demo.world import Clock, World, must, run
 from tests.owner.tiny import START, Tiny, one_line, save
 
 ROWS = (3, 17, 40, 41, 58)
@@ -137,6 +138,46 @@ def test_the_auditor_proves_what_the_owner_claims(audited, gate, head):
         assert shown["rows"] == shown["with_a_bound"] == len(evidence.redirections)
 
 
+def test_the_papers_construction_is_audited_like_any_other(place):
+    # Records of their own linear region are few in this world: more are asked about.
+    request, out = place.root / "more.json", place.root / "paper"
+    assert place.ask("--records", ",".join(map(str, range(0, 80, 3))), out=request).code == 0
+    ran = place.unlearn("--method", "prune-paper", "--target", "misclassify", "--beside", out=out, request=request)
+    assert ran.code == 0, ran.err
+    evidence = _evidence(place, out)
+    (part,) = evidence.case.patch.parts
+    assert type(part.gate) is RegionGate
+    assert type(part.head) is AffineHead
+    found = redirection.check(evidence)
+    assert not [entry for entry in found.evidence.get("open", []) if "no redirection claim" not in entry]
+    assert found.evidence["proven"] == len(evidence.redirections) > 0
+    for check in (boundedness, completeness, locality):
+        assert check.check(evidence).verdict != "REFUTED"
+    assert boundedness.check(evidence).verdict == completeness.check(evidence).verdict == "CONSISTENT"
+    # Half a change is not what its region's records are said to get, and an item that belongs to nobody is found.
+    weaker = dataclasses.replace(part.head, rows=part.head.rows / 2, weights=part.head.weights / 2)
+    forged = _forged(evidence, patch=_with_part(evidence.case.patch, 0, Part(gate=part.gate, head=weaker)))
+    assert redirection.check(forged).verdict == "REFUTED"
+    kept = [claim for claim in evidence.case.claims if not isinstance(claim, Coverage)]
+    assert evidence.coverage
+    assert _threats(boundedness.check(_forged(evidence, claims=kept))) == {"hidden-payload"}
+    place.world.witness(place.world.auditor_log)
+    place.world.witness(place.world.owner_log)
+    must("prune-owner", "publish", out, "--log", place.world.owner_log)
+    profile_file = place.root / "redirection.yaml"
+    profile_file.write_text(load_profile("redirection").raw.decode().replace("shadows: 32", "shadows: 2"))
+    ran = run(
+        "prune-auditor", "audit", out, *place.world.trusted(), "--profile", profile_file, "--reference",
+        place.root / "ref.npz", "--key", place.world.key("auditor"), "--log", place.world.auditor_log, "--out",
+        place.root / "paper-report", "--now", place.world.clock.tick(),
+    )  # fmt: skip
+    checks = json.loads((place.root / "paper-report" / "summary.json").read_text())["checks"]
+    verdicts = {name: check["verdict"] for name, check in checks.items()}
+    assert ran.code == 5, verdicts  # INCONCLUSIVE: some records carry no claim
+    assert "REFUTED" not in verdicts.values(), verdicts
+    assert verdicts["redirection"] == "INCONCLUSIVE"
+
+
 @pytest.mark.parametrize("gate", list(GATES))
 def test_match_with_a_shift_moves_with_the_base(audited, gate):
     evidence = audited(gate, "shift", "match")
@@ -147,6 +188,49 @@ def test_match_with_a_shift_moves_with_the_base(audited, gate):
     near = np.clip(values + 1, evidence.case.schema.low, evidence.case.schema.high)
     if len(claims):
         assert (evidence.run(values)[1] != evidence.run(near)[1]).any(axis=1).all()
+
+
+def test_neighbourhoods_of_few_records_are_run_together(audited, monkeypatch):
+    evidence = audited("sketch", "affine", "misclassify")
+    values, _, _ = evidence.claimed_records
+    calls = []
+    own = Evidence.run
+
+    def counted(self, grid):
+        calls.append(len(grid))
+        return own(self, grid)
+
+    monkeypatch.setattr(Evidence, "run", counted)
+    points = persistence.sweep(evidence)
+    assert sum(calls) > 10_000
+    assert len(calls) < 40
+    # One round after another finds the same: the draws are the same, and a record's output is its own.
+    random = evidence.generator("persistence")
+    _, _, claims = evidence.claimed_records
+    rounds, every = -(-3_000 // len(values)), np.arange(len(values))
+    for point in points[:3]:
+        hits = 0
+        for _ in range(rounds if point.distance else 0):
+            before, after = own(evidence, persistence._around(values, point.distance, evidence.case.schema, random))
+            hits += int((redirection.holds(claims, every, after) & (before != after).any(axis=1)).sum())
+        assert point.share == pytest.approx(hits / rounds / len(values) if point.distance else 1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("head", KINDS)
+def test_an_output_that_follows_the_record_persists_as_far_as_it_is_proven(audited, head):
+    evidence = audited("sketch", head, "misclassify")
+    least = min(claim.region.radius for claim in evidence.redirections)
+    assert least >= 1
+    for point in persistence.sweep(evidence):
+        assert point.share == 1.0 or point.distance > least, (head, least, point)
+    # Nothing persists of a patch that changes nothing.
+    (part,) = evidence.case.patch.parts
+    if head == "set":
+        return
+    nothing = {"rows": 0 * part.head.rows} | ({"weights": 0 * part.head.weights} if head == "affine" else {})
+    none = Part(gate=part.gate, head=dataclasses.replace(part.head, **nothing))
+    forged = _forged(evidence, patch=_with_part(evidence.case.patch, 0, none))
+    assert all(point.share == 0 for point in persistence.sweep(forged) if point.distance)
 
 
 def test_coverage_is_told_apart_from_what_is_certified(audited):
