@@ -19,9 +19,9 @@ _REPEATS = 31
 
 
 def session(path: Any) -> onnxruntime.InferenceSession:
-    """A session with the two threads that the machine has."""
+    """A session with one thread: other worlds may run beside it."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = 2, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -102,6 +102,8 @@ def measure(flow: Flow, made: Made) -> dict[str, Any]:
         "seconds": made.seconds,
         "training": flow.training,
         "committing": flow.committing,
+        "memory": made.memory,
+        "device": flow.device,
         "bytes": sum((made.bundle / name).stat().st_size for name in ("patch.json", "patch.safetensors")),
         "overhead": _overhead(base, patched, x_reference[:64]),
         "membership": _membership(last),

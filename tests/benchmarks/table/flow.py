@@ -1,9 +1,12 @@
 """One world for all methods of a cell: base, commitment and request once, then for each method bundle and audits.
 
-Everything between owner and auditor goes through the two programs, as printed under the table.
+Everything between owner and auditor goes through the two programs, as printed under the table. Bases and the auditor's
+shadow models are kept by content in a folder that outlives the world, so that an interrupted run trains none of them twice.
 """
 
+import hashlib
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +17,13 @@ import numpy as np
 from auditor.profile import load_profile, plan_template
 from owner.architectures import mlp, small_conv
 from owner.training import train
+from protocol.digests import jcs_digest
 from protocol.model import profile
 from protocol.model import recipe as recipe_file
+from protocol.model.graph import Graph
 from protocol.model.recipe import Recipe
 from tests.benchmarks.redirection_study import START
+from tests.benchmarks.table.memory import peak
 from tests.benchmarks.table.worlds import Roles, Size
 from tests.demo.world import Clock, World, must, run
 
@@ -27,19 +33,34 @@ VERDICTS = {0: "CONSISTENT", 3: "REFUTED", 5: "INCONCLUSIVE"}
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A method's bundle, how long it took, and the summary of each profile's report."""
+    """A method's bundle, how long and how much memory (bytes, if known) it took, each profile's report's summary."""
 
     bundle: Path
     seconds: float
+    memory: int | None
     notes: tuple[str, ...]
     summaries: dict[str, dict[str, Any]]
 
 
 class Flow:
-    """A commitment with one request."""
+    """A commitment with one request.
 
-    def __init__(self, root: Path, roles: Roles, *, kind: str, size: Size, seed: int) -> None:
-        self.root, self.roles, self.seed = root, roles, seed
+    Args:
+        root: an empty folder for this world.
+        roles: whose data.
+        kind: mlp or conv.
+        size: how long things are trained.
+        seed: of base, commitment, method and plan.
+        cache: bases and shadow models by content; in `root` if None.
+        device: where models are trained.
+    """
+
+    def __init__(
+        self, root: Path, roles: Roles, *, kind: str, size: Size, seed: int, cache: Path | None = None,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self.root, self.roles, self.seed, self.device = root, roles, seed, device
+        self.cache = cache if cache is not None else root
         self.world = World(root=root, clock=Clock(START))
         self.world.build()
         data, classes = roles.data, int(max(roles.y.max(), roles.y_reference.max(), roles.y_unseen.max())) + 1
@@ -50,13 +71,8 @@ class Flow:
             if kind == "conv"
             else mlp(inputs.shape[1], (128, 64), classes=classes)
         )
-        started = time.perf_counter()
-        base = train(
-            graph, inputs, roles.y, members=[np.arange(len(roles.y))], recipe=self.recipe,
-            rng=np.random.default_rng(seed),
-        ).model(0)  # fmt: skip
-        self.training = time.perf_counter() - started
-        (root / "base.onnx").write_bytes(profile.serialise(base))
+        serialised, self.training = self._base(graph, inputs)
+        (root / "base.onnx").write_bytes(serialised)
         (root / "recipe.json").write_bytes(recipe_file.serialise(self.recipe))
         more = {} if roles.subjects is None else {"subject_train": roles.subjects}
         np.savez(
@@ -75,7 +91,7 @@ class Flow:
         started = time.perf_counter()
         self._owner(
             "commit", "--model", root / "base.onnx", "--data", root / "train.npz", "--recipe", root / "recipe.json",
-            *options, "--out", root / "commitment", "--seed", seed,
+            *options, *self.placed, "--out", root / "commitment", "--seed", seed,
         )  # fmt: skip
         self.committing = time.perf_counter() - started
         self.world.witness(self.world.owner_log)
@@ -86,6 +102,40 @@ class Flow:
         if roles.subject is not None:
             what = ("--subject", roles.subject)
         self._owner("request", "--commitment", root / "commitment", *what, "--out", root / "request.json")
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """Options for programs that train."""
+        return () if self.device == "cpu" else ("--device", self.device)
+
+    def _base(self, graph: Graph, inputs: np.ndarray) -> tuple[bytes, float]:
+        # The model's bytes, and the seconds that training took when it was trained.
+        content = {
+            "graph": hashlib.sha256(profile.serialise(graph)).hexdigest(),
+            "inputs": hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest(),
+            "labels": hashlib.sha256(np.ascontiguousarray(self.roles.y).tobytes()).hexdigest(),
+            "recipe": hashlib.sha256(recipe_file.serialise(self.recipe)).hexdigest(),
+            "seed": self.seed,
+            "device": self.device,
+        }
+        folder = self.cache / "bases" / jcs_digest(content)
+        model, time_taken = folder / "base.onnx", folder / "seconds.json"
+        if time_taken.is_file():
+            return model.read_bytes(), float(json.loads(time_taken.read_text()))
+        where: dict[str, Any] = {} if self.device == "cpu" else {"device": self.device}
+        started = time.perf_counter()
+        made = train(
+            graph, inputs, self.roles.y, members=[np.arange(len(self.roles.y))], recipe=self.recipe,
+            rng=np.random.default_rng(self.seed), **where,
+        ).model(0)  # fmt: skip
+        seconds = time.perf_counter() - started
+        folder.mkdir(parents=True, exist_ok=True)
+        # The seconds last: where they are, the model is whole.
+        for path, data in ((model, profile.serialise(made)), (time_taken, json.dumps(seconds).encode())):
+            partial = path.with_suffix(f".{os.getpid()}")
+            partial.write_bytes(data)
+            partial.replace(path)
+        return model.read_bytes(), seconds
 
     def _owner(self, command: str, *arguments: object) -> Any:
         return must(
@@ -106,7 +156,7 @@ class Flow:
     def make(self, name: str, options: tuple[str, ...], profiles: tuple[str, ...] = PROFILES) -> Made | str:
         """A method's bundle and its audits, or why the owner's program refused."""
         summaries: dict[str, dict[str, Any]] = {}
-        seconds, notes, bundle = 0.0, (), self.root
+        seconds, memory, notes, bundle = 0.0, None, (), self.root
         for chosen in profiles:
             place = self.root / f"{name}-{chosen}"
             opening, bundle = self.root / f"{name}-{chosen}.json", place / "bundle"
@@ -114,14 +164,17 @@ class Flow:
                 "open-audit", self.root / "request.json", "--plan", self.root / f"plan-{chosen}.yaml", "--out", opening
             )
             started = time.perf_counter()
-            ran = run(
-                "prune-owner", "unlearn", "--commitment", self.root / "commitment", "--request",
-                self.root / "request.json", "--opening", opening, *options, "--beside", "--seed", self.seed, "--out", bundle,
-                "--key", self.world.key("owner"), "--log", self.world.owner_log, "--now", self.world.clock.tick(),
-            )  # fmt: skip
+            with peak() as used:
+                ran = run(
+                    "prune-owner", "unlearn", "--commitment", self.root / "commitment", "--request",
+                    self.root / "request.json", "--opening", opening, *options, *self.placed, "--beside",
+                    "--seed", self.seed, "--out", bundle, "--key", self.world.key("owner"), "--log",
+                    self.world.owner_log, "--now", self.world.clock.tick(),
+                )  # fmt: skip
             if ran.code:
                 return ran.err.strip().splitlines()[-1]
-            seconds, notes = time.perf_counter() - started, tuple(ran.out.strip().splitlines()[:-1])
+            seconds, memory = time.perf_counter() - started, used.bytes
+            notes = tuple(ran.out.strip().splitlines()[:-1])
             self._auditor("challenge", bundle, "--opening", opening, "--out", place / "challenge.json")
             self._owner(
                 "answer",
@@ -138,13 +191,13 @@ class Flow:
             ran = run(
                 "prune-auditor", "audit", bundle, *self.world.trusted(), "--profile", self.root / f"{chosen}.yaml",
                 "--openings", place / "openings", "--reference", self.root / "ref.npz", "--shadows",
-                self.root / "shadows", "--seed", self.seed, "--key", self.world.key("auditor"), "--log",
+                self.cache / "shadows", "--seed", self.seed, *self.placed, "--key", self.world.key("auditor"), "--log",
                 self.world.auditor_log, "--out", place / "report", "--now", self.world.clock.tick(60),
             )  # fmt: skip
             if ran.code not in VERDICTS:
                 return f"audit ended with {ran.code}: {ran.err.strip()[-200:]}"
             summaries[chosen] = json.loads((place / "report" / "summary.json").read_text())
-        return Made(bundle=bundle, seconds=seconds, notes=notes, summaries=summaries)
+        return Made(bundle=bundle, seconds=seconds, memory=memory, notes=notes, summaries=summaries)
 
     def _auditor(self, command: str, *arguments: object) -> None:
         must(
