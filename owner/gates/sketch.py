@@ -203,6 +203,7 @@ class Search:
         parts: how many matrices may be used at once.
         only: the one matrix to use, by name; None to choose.
         most: for each record to forget a radius that it must not exceed for other reasons; None for no such limit.
+        before: matrices that an earlier certificate's items use already, the likeliest first.
     """
 
     shape: Shape
@@ -212,6 +213,7 @@ class Search:
     parts: int = 1
     only: str | None = None
     most: Int[np.ndarray, "item"] | None = None
+    before: tuple[Matrix, ...] = ()
 
 
 def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item"]:
@@ -320,6 +322,8 @@ def choose(
         known = [(name, matrix) for name, matrix in known if name == search.only]
     if not known:
         raise OwnerError("no sketch of this input schema is exact in float32; commit again with a coarser --schema")
+    if (used := _used_before(finder, known, group, wanted=wanted, ceiling=ceiling)) is not None:
+        return used
     tried = np.unique(np.linspace(0, len(forget) - 1, min(_TRIED, len(forget))).astype(np.int64))
     tried = tried[finder.twins[tried] == 0]
     allowed: list[tuple[str, Matrix, float]] = []
@@ -401,6 +405,31 @@ def _choice(finder: _Finder, fits: list[tuple[str, Matrix, Int[np.ndarray, "item
         sketches=tuple(sketches), sketch_of=number_of, radius=radius, low=tuple(low), high=tuple(high),
         twins=finder.twins, leader=leader,
     )  # fmt: skip
+
+
+def _used_before(
+    finder: _Finder, known: list[tuple[str, Matrix]], group: Int[np.ndarray, "item"], *, wanted: int, ceiling: int
+) -> Choice | None:
+    """A matrix that items use already, if it gives every record what it should reach and shows no more than may be.
+
+    A request that comes after others then adds items to a part and no part; what it costs is radius beyond what every
+    record should reach, where a finer matrix would give some.
+    """
+    search, rows = finder.search, np.arange(len(finder.forget))
+    alike = _leaders(finder.forget)
+    seen: list[Matrix] = []
+    for matrix in search.before:
+        name = next((name for name, other in known if np.array_equal(matrix, other)), "as before")
+        if (search.only is not None and name != search.only) or any(np.array_equal(matrix, one) for one in seen):
+            continue
+        seen.append(matrix)
+        fit = _fit(finder, name, matrix, rows, group, ceiling)
+        short = (((fit.radius < wanted) | (fit.leader != alike)) & (finder.twins == 0)) | fit.confused
+        if short.any():
+            continue
+        if search.only is not None or finder.shown(matrix, int(np.median(fit.radius))) >= search.level:
+            return _choice(finder, [(name, matrix, rows, fit)])
+    return None
 
 
 def _settle(
