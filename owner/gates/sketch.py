@@ -317,7 +317,10 @@ def choose(
     shape = search.shape
     wanted, ceiling = min(search.wanted, shape.widest), min(search.ceiling, shape.widest)
     finder = _Finder(search, forget, sample, retain, progress)
-    known = candidates(shape, retain if len(retain) else forget)
+    known = [
+        (name, _of_its_kind(matrix, search.before))
+        for name, matrix in candidates(shape, retain if len(retain) else forget)
+    ]
     if search.only is not None:
         known = [(name, matrix) for name, matrix in known if name == search.only]
     if not known:
@@ -405,6 +408,16 @@ def _choice(finder: _Finder, fits: list[tuple[str, Matrix, Int[np.ndarray, "item
         sketches=tuple(sketches), sketch_of=number_of, radius=radius, low=tuple(low), high=tuple(high),
         twins=finder.twins, leader=leader,
     )  # fmt: skip
+
+
+def _of_its_kind(matrix: Matrix, before: tuple[Matrix, ...]) -> Matrix:
+    """The matrix of the same kind that items use already, where directions were drawn from slightly other records."""
+    largest, columns = np.abs(matrix).max(axis=1), matrix.any(axis=0)
+    for other in before:
+        same = other.shape == matrix.shape
+        if same and (np.abs(other).max(axis=1) == largest).all() and (other.any(axis=0) == columns).all():
+            return other
+    return matrix
 
 
 def _used_before(

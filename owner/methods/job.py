@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool
 
+from owner.compose import with_weights
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol.claims import Claim
 from protocol.messages.request import Request
-from protocol.model.patch import Part, Patch
+from protocol.model.graph import Graph
+from protocol.model.patch import Part, Patch, Weight
 
 DISCLOSURE = 0.2
 """Default level: sketches that show more are used only where records cannot be told apart otherwise."""
@@ -29,11 +31,13 @@ class Standing:
         parts: its parts, in their order.
         rows: the rows that its requests list one by one.
         classes: the classes that it removes.
+        weights: the values that it gives constants of the base, where a method that trains goes on from them.
     """
 
     parts: tuple[Part, ...] = ()
     rows: tuple[int, ...] = ()
     classes: tuple[int, ...] = ()
+    weights: tuple[Weight, ...] = ()
 
     @property
     def items(self) -> int:
@@ -76,6 +80,14 @@ class Job:
     head: str = "set"
     settings: Mapping[str, str] = field(default_factory=dict)
     standing: Standing = Standing()
+
+    @property
+    def start(self) -> Graph:
+        """What a method that trains starts from: the base, with the weights that an earlier certificate gave it."""
+        base = self.workspace.base
+        if not self.standing.weights:
+            return base
+        return with_weights(base, Patch(features=base.features, classes=base.classes, weights=self.standing.weights))
 
     @property
     def rows(self) -> list[int]:
