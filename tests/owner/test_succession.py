@@ -234,11 +234,9 @@ def test_a_method_that_trains_goes_on_from_the_earlier_weights(tiny, method):
     gone = {name_of(claim).hex() for claim in uncarried(old, new, ())}
     assert {one.record for one in certificate.dropped} == gone
     assert patch_of(second).weights
-    # From the base the same records, seed and settings give another model, but for retraining, which starts anew.
-    anew, _ = certified(tiny, "anew", *aim, "--beside", request=ask(tiny, "both", "--records", f"{many},{three}"))
-    if method == "retrain":
-        assert [w.values.shape for w in patch_of(anew).weights] == [w.values.shape for w in patch_of(second).weights]
-    else:
+    if method in ("fine-tune", "instance-wise"):
+        # From the base the same records, seed and settings give another model.
+        anew, _ = certified(tiny, "anew", *aim, "--beside", request=ask(tiny, "both", "--records", f"{many},{three}"))
         assert patch_of(anew).weights != patch_of(second).weights
 
 
