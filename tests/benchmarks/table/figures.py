@@ -7,6 +7,7 @@ files.
 import statistics
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,24 @@ def _membership(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _bytes(bundle: Path) -> int:
+    return sum((bundle / name).stat().st_size for name in ("patch.json", "patch.safetensors"))
+
+
+def _step(base: onnxruntime.InferenceSession, step: Mapping[str, Any], x: np.ndarray) -> dict[str, Any]:
+    """What is shown after one of several requests."""
+    summary, bundle = step["summary"], step["bundle"]
+    return {
+        **{name: step[name] for name in ("request", "seconds", "parts", "items", "dropped")},
+        "bytes": _bytes(bundle),
+        "overhead": _overhead(base, session(bundle / "patched.onnx"), x),
+        "radius": summary["figures"].get("certified_radius"),
+        "membership": _membership(summary),
+        "verdict": summary["verdict"],
+        "findings": sorted({finding["threat"] for finding in summary["findings"]}),
+    }
+
+
 def measure(flow: Flow, made: Made) -> dict[str, Any]:
     """Everything that the table shows of one method in one world."""
     roles = flow.roles
@@ -104,7 +123,7 @@ def measure(flow: Flow, made: Made) -> dict[str, Any]:
         "committing": flow.committing,
         "memory": made.memory,
         "device": flow.device,
-        "bytes": sum((made.bundle / name).stat().st_size for name in ("patch.json", "patch.safetensors")),
+        "bytes": _bytes(made.bundle),
         "overhead": _overhead(base, patched, x_reference[:64]),
         "membership": _membership(last),
         "properties": {name: one.get("value") for name, one in figures.get("properties", {}).items()},
@@ -118,4 +137,6 @@ def measure(flow: Flow, made: Made) -> dict[str, Any]:
             for name, summary in made.summaries.items()
         },
         "notes": list(made.notes),
+        "steps": [_step(base, one, x_reference[:64]) for one in made.steps],
+        "times": list(made.times),
     }

@@ -96,7 +96,7 @@ def world(task: Task) -> Done:
             return Done()
         with tempfile.TemporaryDirectory() as folder:
             flow = Flow(
-                Path(folder), roles, kind=_kind(task.name), size=task.size, seed=task.seed, cache=task.cache,
+                Path(folder) / "world", roles, kind=_kind(task.name), size=task.size, seed=task.seed, cache=task.cache,
                 device=task.device,
             )  # fmt: skip
             setup = time.process_time() - began
