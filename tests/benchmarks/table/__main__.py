@@ -21,7 +21,7 @@ from tests.benchmarks.table.rendering import render
 from tests.benchmarks.table.running import Task, run
 from tests.benchmarks.table.worlds import SCENARIOS, SETS, SMALL, Size
 
-SMALL_SCENARIOS = ("records", "class")
+SMALL_SCENARIOS = ("single", "records", "class", "trigger", "sequence")
 
 
 def _arguments() -> argparse.Namespace:

@@ -82,7 +82,7 @@ class Flow:
         self, root: Path, roles: Roles, *, kind: str, size: Size, seed: int, cache: Path | None = None,
         device: str = "cpu",
     ) -> None:  # fmt: skip
-        self.root, self.roles, self.seed, self.device = root, roles, seed, device
+        self.root, self.roles, self.size, self.seed, self.device = root, roles, size, seed, device
         self.cache = cache if cache is not None else root
         self.world = World(root=root, clock=Clock(START))
         self.world.build()
