@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.table import __main__ as table
-from tests.benchmarks.table import cells, running
+from tests.benchmarks.table import cells, flow, rendering, running
+from tests.benchmarks.table.figures import measure
 from tests.benchmarks.table.worlds import Size, draw
 
 TINY = Size(trained=240, unseen=60, reference=240, epochs=4, shadows=4, share=0.1)
 
 
-@pytest.mark.parametrize("scenario", ["single", "records", "class", "trigger"])
+@pytest.mark.parametrize("scenario", ["single", "records", "class", "trigger", "sequence"])
 def test_roles_are_disjoint_and_forget_what_the_scenario_says(scenario):
     roles = draw("digits", scenario, 1, TINY, None)
     assert (len(roles.y), len(roles.y_unseen), len(roles.y_reference)) == (240, 60, 240)
@@ -24,6 +25,10 @@ def test_roles_are_disjoint_and_forget_what_the_scenario_says(scenario):
         assert not rows[0] & rows[1]
         assert not rows[0] & rows[2]
     assert len(roles.forget) == {"single": 1, "records": 24}.get(scenario, len(roles.forget))
+    if scenario == "sequence":
+        assert len(roles.requests) == 20
+        assert sorted(np.concatenate(roles.requests).tolist()) == roles.forget.tolist()
+        assert len(set(roles.forget.tolist())) == 20
     if scenario == "class":
         assert set(roles.y[roles.forget]) == {1}
     if scenario == "trigger":
@@ -59,6 +64,36 @@ def test_a_run_writes_its_cells_goes_on_and_renders(tmp_path, monkeypatch, capsy
     assert "## digits, trigger" in text
     assert sum(line.startswith("| fine-tune |") for line in text.splitlines()) == 1
     capsys.readouterr()
+
+
+def test_requests_one_after_another_build_on_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "AUDITED", (1,))
+    size = replace(TINY, requests=3)
+    roles = draw("digits", "sequence", 0, size, None)
+    world = flow.Flow(tmp_path / "world", roles, kind="mlp", size=size, seed=0, cache=tmp_path / "cache")
+    found = measure(world, world.make("prune", cells.ROWS["prune, match"]))
+    assert [step["request"] for step in found["steps"]] == [1, 3]
+    first, last = found["steps"]
+    assert (first["parts"], first["items"], last["parts"], last["items"]) == (1, 8, 1, 24)
+    assert last["bytes"] > first["bytes"]
+    assert (first["dropped"], last["dropped"]) == (0, 0)
+    assert set(found["verdicts"]) == {"redirection", "indistinguishable"}
+    assert len(found["times"]) == 3
+    text = "\n".join(rendering._steps("prune, match", [found]))
+    assert text.count("| prune, match |") == 2
+
+
+@pytest.mark.slow
+def test_a_single_record_has_a_z_and_no_auc(tmp_path):
+    size = replace(TINY, shadows=12, epochs=15)
+    roles = draw("digits", "single", 0, size, None)
+    world = flow.Flow(tmp_path / "world", roles, kind="mlp", size=size, seed=0, cache=tmp_path / "cache")
+    made = world.make("prune", ("--method", "prune", "--target", "misclassify"), profiles=("indistinguishable",))
+    found = measure(world, made)
+    assert "difference" not in found["membership"]
+    # A member stands out of what models without it give; given another class, far less.
+    assert found["z"]["base"] > 3
+    assert found["z"]["patched"] < found["z"]["base"] - 3
 
 
 def test_a_crash_costs_one_cell_and_is_told(tmp_path, monkeypatch, capsys):
