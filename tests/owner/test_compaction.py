@@ -7,6 +7,7 @@ from owner.architectures import mlp
 from owner.compose import compose
 from owner.execute import Program
 from owner.gates.compaction import compact
+from owner.gates.screening import WORTHWHILE
 from protocol.model.parts import Part, SetHead, ShiftHead, SketchGate
 from protocol.model.patch import Patch
 from protocol.model.profile import Graph
@@ -65,6 +66,23 @@ def test_items_have_the_numbers_that_they_had():
     assert (joint.gate.low == lows).all()
     assert joint.head.rows[joint.head.index].tobytes() == rows.tobytes()
     assert len({row.tobytes() for row in joint.head.rows}) == len(joint.head.rows)
+
+
+def test_a_joint_part_that_gets_a_screen_computes_the_same():
+    random = np.random.default_rng(5)
+    matrix = np.repeat(np.eye(3, dtype=np.int32), 2, axis=1)
+    parts = [part(matrix, random, WORTHWHILE // 2 + 1, rows=5) for _ in range(2)]
+    assert all(one.gate.screen is None for one in parts)
+    (joint,) = compact(parts, SCHEMA, OTHERS, most=1 << 20)
+    assert joint.gate.screen is not None
+    # On the grid and off it, inside the declared ranges and outside.
+    loose = random.uniform(-2, 18, (4000, FEATURES)).astype(np.float32)
+    inputs = np.concatenate([SCHEMA.dequantise(random.integers(0, 16, (4000, FEATURES))), loose])
+    old, new = (
+        Program(compose(base(), SCHEMA, Patch(features=FEATURES, classes=CLASSES, parts=some)))(inputs)
+        for some in (tuple(parts), (joint,))
+    )
+    assert old.tobytes() == new.tobytes()
 
 
 def test_what_is_not_alike_or_would_be_too_many_stays_apart():
