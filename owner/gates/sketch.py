@@ -317,10 +317,9 @@ def choose(
     shape = search.shape
     wanted, ceiling = min(search.wanted, shape.widest), min(search.ceiling, shape.widest)
     finder = _Finder(search, forget, sample, retain, progress)
-    known = [
-        (name, _of_its_kind(matrix, search.before))
-        for name, matrix in candidates(shape, retain if len(retain) else forget)
-    ]
+    known = candidates(shape, retain if len(retain) else forget)
+    drawn = tuple(m for m in search.before if not any(np.array_equal(m, matrix) for _, matrix in known))
+    known = [(name, _of_its_kind(matrix, drawn)) for name, matrix in known]
     if search.only is not None:
         known = [(name, matrix) for name, matrix in known if name == search.only]
     if not known:
@@ -411,7 +410,12 @@ def _choice(finder: _Finder, fits: list[tuple[str, Matrix, Int[np.ndarray, "item
 
 
 def _of_its_kind(matrix: Matrix, before: tuple[Matrix, ...]) -> Matrix:
-    """The matrix of the same kind that items use already, where directions were drawn from slightly other records."""
+    """The matrix of the same kind that items use already, where directions were drawn from slightly other records.
+
+    Args:
+        matrix: one that could be used now.
+        before: those in use that are none of today's.
+    """
     largest, columns = np.abs(matrix).max(axis=1), matrix.any(axis=0)
     for other in before:
         same = other.shape == matrix.shape
