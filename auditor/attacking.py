@@ -116,7 +116,7 @@ def shadows_for(evidence: Evidence, values: Grid, labels: Int64[np.ndarray, "rec
     if evidence.engine is None:
         return train_shadows(
             case.base, inputs, labels, recipe=recipe, seed=evidence.seed, count=count, cache=evidence.shadow_cache,
-            progress=told,
+            progress=told, device=evidence.device,
         )  # fmt: skip
     return train_shadows_on(
         case.base, inputs, labels, recipe=recipe, seed=evidence.seed, count=count, cache=evidence.shadow_cache,

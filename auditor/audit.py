@@ -40,7 +40,7 @@ from auditor.deployment.endpoint import Endpoint
 from auditor.deployment.journal import MAX_FILE, Journal
 from auditor.deployment.pacing import Pace
 from auditor.deployment.source import Live, Recorded
-from auditor.engine import Engine
+from auditor.engine import Device, Engine
 from auditor.entries import look
 from auditor.evidence import Evidence, Reference, load_reference, moved
 from auditor.files import new_folder, read_file, write_atomic
@@ -116,6 +116,7 @@ class Inputs:
         seed: of what the challenge does not determine.
         progress: called with a stage and the share done.
         engine: where shadow models are trained; None trains them in this process.
+        device: on what, in this process.
         endpoint: whom to ask for the deployed model, if anybody.
         resume: whether an interrupted run of queries may go on.
         queries: the query log of a report that is replayed; nobody is asked then.
@@ -139,6 +140,7 @@ class Inputs:
     seed: int
     progress: Callable[[str, float], None]
     engine: Engine | None = None
+    device: Device = "cpu"
     endpoint: Endpoint | None = None
     resume: bool = False
     queries: bytes | None = None
@@ -257,6 +259,7 @@ def examine(inputs: Inputs) -> Outcome:
         shadow_cache=inputs.shadow_cache,
         progress=inputs.progress,
         engine=inputs.engine,
+        device=inputs.device,
         log_conflicts=seen.conflicts,
         log_notes=seen.notes,
         owner_entries=owner_log.entries if owner_log is not None else None,
@@ -308,7 +311,7 @@ def examine(inputs: Inputs) -> Outcome:
         required=inputs.profile.required,
         pictures=pictures(evidence, attacked, *_rebuilt(checks)),
         not_claimed=NOT_CLAIMED,
-        figures=_figures(evidence, attacked) | _not_proven(checks),
+        figures=_figures(evidence, attacked, asked.journal) | _not_proven(checks),
     )
     logged = [*(request.logged for request in case.requests), *([case.opening_logged] if case.opening_logged else [])]
     used = {one.leaf: held[one.leaf] for one in logged if one.leaf in held}
@@ -336,11 +339,14 @@ def _lines(checks: tuple[CheckResult, ...], profile: Profile) -> tuple[CheckLine
     )
 
 
-def _figures(evidence: Evidence, attacked: membership.Outcome) -> dict[str, Any]:
+def _figures(evidence: Evidence, attacked: membership.Outcome, queries: Journal | None) -> dict[str, Any]:
     figures: dict[str, Any] = {"forget_records": len(evidence.requested_records[0])}
     figures["shown_to_the_auditor"] = {
         "requested_records": len(evidence.case.opened or ()),
         "retained_records": len(evidence.transcript.opened or ()),
+        "challenged_records": evidence.transcript.challenge.count if evidence.transcript.challenge is not None else 0,
+        "answers_of_the_endpoint": sum(line.logits is not None for line in queries.lines) if queries is not None else 0,
+        "requests_to_the_endpoint": queries.requests if queries is not None else 0,
         "of_committed": evidence.case.commitment.record_count,
     }
     retained = evidence.others.get("retained") if evidence.retained_gap == "" else None
@@ -449,6 +455,14 @@ def write_report(inputs: Inputs, outcome: Outcome, out: Path, *, force: bool) ->
         files["transcript/challenge.tlog-proof"] = ("transcript", outcome.transcript.challenge_proof)
         if outcome.transcript.latest_proof is not None:
             files["transcript/latest.tlog-proof"] = ("transcript", outcome.transcript.latest_proof)
+        # What the challenge answers: whoever has the report alone sees that it is the owner's, and names this audit.
+        entry = outcome.transcript.acknowledged or (
+            case.certificate_logged.envelope.raw,
+            read_proof(inputs.bundle, "certificate"),
+        )
+        files["transcript/entry.dsse.json"] = ("transcript", entry[0])
+        if entry[1] is not None:
+            files["transcript/entry.tlog-proof"] = ("transcript", entry[1])
     for leaf, data in outcome.own_proofs.items():
         files[f"transcript/{leaf}.tlog-proof"] = ("transcript", data)
     if outcome.queries is not None:

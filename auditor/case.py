@@ -19,10 +19,10 @@ from protocol import envelope as dsse
 from protocol import hints as hint_file
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
-from protocol.errors import DigestMismatch, Error, Expired, MalformedError, UnknownKey, VerificationError
+from protocol.errors import DigestMismatch, MalformedError, VerificationError
 from protocol.log import merkle, proof
 from protocol.log.policy import Policy
-from protocol.log.proof import VerifiedEntry
+from protocol.logged import Logged, verify_logged
 from protocol.messages.certificate import Certificate
 from protocol.messages.commitment import Commitment
 from protocol.messages.opening import Opening
@@ -36,7 +36,7 @@ from protocol.model.patch import Patch
 from protocol.model.recipe import Recipe
 from protocol.model.schema import InputSchema
 from protocol.records import Opening as RecordOpening
-from protocol.trust import Role, Signer, Trust
+from protocol.trust import Role, Trust
 
 MAX_PROOF_FILE = proof.MAX_TLOG_PROOF
 LIMITS = {
@@ -62,22 +62,6 @@ _ERASABLE = ("opening", hint_file.ROLE)
 _OTHER = 1 << 30
 _ONCE = ("base", "patched", "schema", "recipe", "patch", "patch-tensors", "claims", "commitment")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logged:
-    """An envelope with where it is logged and who signed it; `entry` is None if no proof of it was given."""
-
-    envelope: dsse.Envelope
-    leaf: str
-    entry: VerifiedEntry | None
-    signers: tuple[Signer, ...]
-    signed_as: Role | None
-
-    @property
-    def time(self) -> int | None:
-        """Witnessed time by which it was in the log, if a quorum witnessed it."""
-        return self.entry.checkpoint.time if self.entry is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,75 +129,6 @@ def read_proof(folder: Path, name: str) -> bytes | None:
     if not path.is_symlink() and not path.exists():
         return None
     return read_file(path, limit=MAX_PROOF_FILE, where=f"proofs/{name}.tlog-proof")
-
-
-def verify_logged(
-    data: bytes,
-    proof_bytes: bytes | None,
-    *,
-    roles: tuple[Role, ...],
-    policy: Policy,
-    trust: Trust,
-    where: str,
-    place: str,
-) -> Logged:
-    """Check an envelope against its log proof and the trust file.
-
-    Args:
-        data: the exact envelope bytes.
-        proof_bytes: its tlog-proof, if there is one.
-        roles: roles that may have signed it, tried in order.
-        policy: trusted logs and witnesses.
-        trust: trusted signers.
-        where: the envelope's file, for errors.
-        place: the proof's file, for errors.
-
-    Raises:
-        Error: malformed, not in the log, or not signed by anybody who may.
-    """
-    envelope = dsse.parse(data, where=where)
-    entry: VerifiedEntry | None = None
-    origins: tuple[str, ...] = tuple({origin for signer in trust.signers for origin in signer.logs})
-    if proof_bytes is not None:
-        try:
-            parsed = proof.parse(proof_bytes)
-        except Error as error:
-            raise error.at(place) from None
-        try:
-            entry = proof.verify(data, parsed, policy)
-        except Error as error:
-            # The pair does not fit: either file may be the damaged one, so both are named.
-            raise error.at(f"{where} with {place}") from None
-        origins = (entry.checkpoint.origin,)
-    refused: VerificationError | None = None
-    for role in roles:
-        for origin in origins:
-            try:
-                signers = trust.verify(
-                    envelope,
-                    role=role,
-                    origin=origin,
-                    witnessed=entry.checkpoint.time if entry is not None else None,
-                    where=where,
-                )
-            except VerificationError as error:
-                if refused is None or isinstance(error, Expired) or isinstance(refused, UnknownKey):
-                    refused = error
-                continue
-            return Logged(
-                envelope=envelope,
-                leaf=merkle.leaf_hash(data).hex(),
-                entry=entry,
-                signers=signers,
-                signed_as=role,
-            )
-    if isinstance(refused, UnknownKey) and "requester" in roles:
-        raise UnknownKey(
-            f"signed by nobody whom the trust file lists as {' or '.join(roles)} in the log {', '.join(origins)}; "
-            "for a subject's own request list the .vkey of its key there, as requester",
-            where=where,
-        )
-    raise refused if refused is not None else UnknownKey("the trust file lists nobody who may sign this", where=where)
 
 
 def verify_logged_twice(

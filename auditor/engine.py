@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 Backend = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+Device = Literal["cpu", "cuda"]
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,4 +27,4 @@ class Engine:
     address: str | None = None
 
 
-__all__ = ["BACKENDS", "Backend", "Engine"]
+__all__ = ["BACKENDS", "DEVICES", "Backend", "Device", "Engine"]

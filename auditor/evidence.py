@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Int, Shaped
 from auditor import compose
 from auditor.case import Case
 from auditor.deployment.source import Live, Recorded
-from auditor.engine import Engine
+from auditor.engine import Device, Engine
 from auditor.entries import Entry
 from auditor.execute import Program
 from auditor.hinting import Given
@@ -108,6 +108,7 @@ class Evidence:
     shadow_cache: Path | None
     progress: Progress
     engine: Engine | None = None
+    device: Device = "cpu"
     log_conflicts: tuple[tuple[str, str], ...] = ()
     log_notes: tuple[str, ...] = ()
     owner_entries: tuple[Entry, ...] | None = None

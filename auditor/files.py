@@ -1,11 +1,12 @@
 """Reading the other side's files without trusting them, and writing our own so that nobody sees half of one."""
 
-import contextlib
 import os
 import shutil
 import stat
+from functools import partial
 from pathlib import Path
 
+from protocol import atomic
 from protocol.errors import AuditorError, MalformedError, TooLarge
 
 MARK = "summary.json"
@@ -35,25 +36,8 @@ def read_file(path: Path, *, limit: int, where: str = "") -> bytes:
     return data
 
 
-def write_atomic(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """Write `data` to `path`: temporary file, fsync, rename.
-
-    Raises:
-        AuditorError: the disk or the permissions refuse.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if secret else 0o644)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise AuditorError(f"cannot be written: {error.strerror}", where=str(path)) from None
+write_atomic = partial(atomic.write_atomic, error=AuditorError)
+"""`protocol.atomic.write_atomic`, whose errors are this side's."""
 
 
 def new_folder(path: Path, *, force: bool) -> None:

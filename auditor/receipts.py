@@ -8,7 +8,7 @@ was. It speaks as of its checkpoints; what superseded it since needs a log to lo
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from auditor.case import Case, RequestCase, verify_logged
+from auditor.case import Case, RequestCase
 from auditor.ledger import Ledger, leaf_of, sign
 from protocol import claims as claim_lines
 from protocol import messages, openings, receipt_file, records
@@ -18,6 +18,7 @@ from protocol.errors import DigestMismatch, Error, Inclusion, NoQuorum, Verifica
 from protocol.keys import SigningKey
 from protocol.log import merkle
 from protocol.log.policy import Policy
+from protocol.logged import verify_logged
 from protocol.messages.certificate import Certificate
 from protocol.messages.commitment import Commitment
 from protocol.messages.report import FindingLine, Receipt, Report, VerdictName

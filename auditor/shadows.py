@@ -29,7 +29,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from auditor import stacked
-from auditor.execute import apply, float32_arithmetic, tensor
+from auditor.device import check_device, training_arithmetic
+from auditor.engine import Device
+from auditor.execute import apply, tensor
 from auditor.shadow_cache import load_chunk, store_chunk
 from protocol.digests import jcs_digest, sha256_hex
 from protocol.errors import AuditorError
@@ -53,11 +55,13 @@ class Shadows:
         graph: the architecture; its own trained values are not used.
         parameters: trained arrays and running averages by initialiser name, one per shadow.
         out: True where the shadow never saw the reference record.
+        device: where they were trained, and run.
     """
 
     graph: Graph
     parameters: Stacked
     out: Bool[np.ndarray, "shadow record"]
+    device: Device = "cpu"
 
     def logits(
         self, inputs: Float32[np.ndarray, "record ..."], *, batch: int = 256
@@ -68,12 +72,12 @@ class Shadows:
             inputs: records as the model takes them.
             batch: records per run.
         """
-        network = _Network(self.graph)
-        values = {name: tensor(array) for name, array in self.parameters.items()}
+        network = _Network(self.graph, self.device)
+        values = {name: tensor(array).to(self.device) for name, array in self.parameters.items()}
         run = torch.vmap(lambda parameters, x: network.run(parameters, x)[0], in_dims=(0, None))
-        with torch.no_grad(), float32_arithmetic():
+        with torch.no_grad(), training_arithmetic():
             parts = [
-                run(values, tensor(inputs[start : start + batch])).numpy()
+                run(values, tensor(inputs[start : start + batch]).to(self.device)).numpy(force=True)
                 for start in range(0, max(1, len(inputs)), batch)
             ]
         result: Float32[np.ndarray, "shadow record class"] = np.concatenate(parts, axis=1)
@@ -91,12 +95,13 @@ class _Job:
     seed: int
     count: int
     style: Style = "torch"
+    device: Device = "cpu"
 
 
 class _Network:
     """The architecture of a graph: which initialisers are trained, and how to run it on given values of them."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, device: Device = "cpu") -> None:
         self.graph = graph
         self.fan_in: dict[str, int] = {}
         self.ones: set[str] = set()
@@ -111,7 +116,7 @@ class _Network:
             self._roles(node, made)
         self.trained = sorted(self.fan_in.keys() | (self.ones | self.zeros) - self.averages)
         self.constants = {
-            name: tensor(array)
+            name: tensor(array).to(device)
             for name, array in graph.initialisers.items()
             if name not in self.averages and name not in self.trained
         }
@@ -206,6 +211,7 @@ def train_shadows(
     chunk: int = 16,
     progress: Progress | None = None,
     style: Style = "torch",
+    device: Device = "cpu",
 ) -> Shadows:
     """Train `count` shadows, or take those of an earlier, possibly interrupted, run.
 
@@ -222,13 +228,17 @@ def train_shadows(
             counted in epochs of single shadows, so that shares of it are shares of the time.
         style: of the attacked model's training, where it is known. Shadows of another style see less: on a perceptron
             of scikit-learn's offline LiRA loses .008 of its AUC (tests/benchmarks/RESULTS.md).
+        device: where to train; the records go there as a whole.
 
     Raises:
         AuditorError: data that does not fit the graph, a recipe that can't be followed or
-            diverges, or an architecture with nothing to train.
+            diverges, an architecture with nothing to train, or no such device.
     """
-    network = _Network(graph)
-    job = _Job(network=network, inputs=inputs, labels=labels, recipe=recipe, seed=seed, count=count, style=style)
+    check_device(device)
+    network = _Network(graph, device)
+    job = _Job(
+        network=network, inputs=inputs, labels=labels, recipe=recipe, seed=seed, count=count, style=style, device=device
+    )
     _check(job, chunk)
     folder = None if cache is None else cache / _key(job)
     half = len(inputs) // 2
@@ -251,7 +261,7 @@ def train_shadows(
     merged = {name: np.concatenate([part[name] for part in chunks]) for name in ("", *names)}
     out = np.ones((count, len(inputs)), np.bool_)
     np.put_along_axis(out, merged.pop(""), False, axis=1)
-    return Shadows(graph=graph, parameters=merged, out=out)
+    return Shadows(graph=graph, parameters=merged, out=out, device=device)
 
 
 def _reporter(progress: Progress | None, job: _Job, start: int, stop: int) -> Callable[[int], None]:
@@ -293,6 +303,7 @@ def _key(job: _Job) -> str:
             "seed": str(job.seed),
             "count": job.count,
             **({} if job.style == "torch" else {"style": job.style}),
+            **({} if job.device == "cpu" else {"device": job.device}),
         }
     )
 
@@ -310,9 +321,9 @@ def _train(job: _Job, indices: range, report: Callable[[int], None] = _silent) -
     half = len(inputs) // 2
     members = np.stack([np.sort(random.permutation(len(inputs))[:half]) for random in generators])
     start = [network.initial(random, job.style) for random in generators]
-    initial = {name: tensor(np.stack([values[name] for values in start])) for name in start[0]}
+    initial = {name: tensor(np.stack([values[name] for values in start])).to(job.device) for name in start[0]}
     averages = {name: initial.pop(name) for name in sorted(network.averages)}
-    x, y = tensor(inputs).flatten(1), tensor(job.labels)
+    x, y = tensor(inputs).flatten(1).to(job.device), tensor(job.labels).to(job.device)
     held = {
         name: (value.mT.contiguous() if name in network.turned else value).requires_grad_()
         for name, value in initial.items()
@@ -329,11 +340,11 @@ def _train(job: _Job, indices: range, report: Callable[[int], None] = _silent) -
     full = np.arange(recipe.batch, half, recipe.batch)
     splits: int | np.ndarray = -(-half // recipe.batch) if job.style == "torch" else full
     together = network.stackable
-    with float32_arithmetic():
+    with training_arithmetic():
         for epoch in range(recipe.epochs):
             order = np.stack([random.permutation(chosen) for random, chosen in zip(generators, members, strict=True)])
             for columns in np.array_split(order, splits, axis=1):
-                picked = torch.from_numpy(columns.ravel())
+                picked = torch.from_numpy(columns.ravel()).to(job.device)
                 batch = x.index_select(0, picked).view(*columns.shape, *inputs.shape[1:])
                 values = {name: value.mT if name in network.turned else value for name, value in held.items()}
                 if together:
@@ -350,7 +361,7 @@ def _train(job: _Job, indices: range, report: Callable[[int], None] = _silent) -
                 optimiser.step()
             report(epoch + 1)
     learned = {name: value.detach().mT if name in network.turned else value.detach() for name, value in held.items()}
-    result = {name: value.contiguous().numpy() for name, value in (*learned.items(), *averages.items())}
+    result = {name: value.contiguous().numpy(force=True) for name, value in (*learned.items(), *averages.items())}
     if not all(np.isfinite(array).all() for array in result.values()):
         raise AuditorError("shadow training diverged; lower the recipe's rate")
     return {"": members, **result}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from auditor.case import Logged, read_proof, verify_logged
+from auditor.case import read_proof
 from auditor.entries import Looked
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
@@ -20,6 +20,7 @@ from protocol import manifest, messages, openings, session
 from protocol.digests import sha256_hex
 from protocol.errors import DigestMismatch, Error, MalformedError, NoQuorum, VerificationError
 from protocol.log.policy import Policy
+from protocol.logged import Logged, verify_logged
 from protocol.messages import challenge as challenge_message
 from protocol.messages.certificate import Certificate
 from protocol.messages.challenge import Answer, Challenge
@@ -51,6 +52,7 @@ class Transcript:
         challenge_envelope: likewise of the challenge.
         challenge_proof: its log proof at the earliest cosigned checkpoint: the deadline counts from there.
         latest_proof: the same at the newest one: its witness time is the latest that the auditor's log shows.
+        acknowledged: for a later audit, the owner's acknowledgement, which the challenge answers, and its log proof.
     """
 
     plan: Plan | None = None
@@ -67,6 +69,7 @@ class Transcript:
     challenge_envelope: bytes | None = None
     challenge_proof: bytes | None = None
     latest_proof: bytes | None = None
+    acknowledged: tuple[bytes, bytes] | None = None
 
 
 def _find_opening(
@@ -89,8 +92,8 @@ def _find_opening(
     return None
 
 
-def _read_logged(folder: Path, name: str, *, policy: Policy, trust: Trust) -> tuple[bytes, Logged]:
-    # An envelope of the owner's in the answer's folder, with the proof that a quorum saw it in the log.
+def _read_logged(folder: Path, name: str, *, policy: Policy, trust: Trust) -> tuple[bytes, bytes, Logged]:
+    # An envelope of the owner's in the answer's folder and its proof, by which a quorum saw it in the log.
     where, place = f"{name}.dsse.json", f"proofs/{name}.tlog-proof"
     data = read_file(folder / where, limit=dsse.MAX_ENVELOPE, where=where)
     proof = read_proof(folder, name)
@@ -102,7 +105,7 @@ def _read_logged(folder: Path, name: str, *, policy: Policy, trust: Trust) -> tu
         raise NoQuorum(
             "its checkpoint lacks the quorum's cosignatures; run the witnesses, then `prune-owner publish`", where=place
         )
-    return data, logged
+    return data, proof, logged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +115,11 @@ class _Folder:
     logged: Logged
     answer: Answer
     openings: tuple[tuple[str, bytes], ...]
-    acknowledgement: tuple[bytes, Acknowledgement] | None
+    acknowledgement: tuple[bytes, Acknowledgement, bytes] | None
 
 
 def _read_folder(folder: Path, *, policy: Policy, trust: Trust) -> _Folder:
-    data, logged = _read_logged(folder, "answer", policy=policy, trust=trust)
+    data, _, logged = _read_logged(folder, "answer", policy=policy, trust=trust)
     _, answer = messages.read(data, Answer, where="answer.dsse.json")
     raw = read_file(folder / "manifest.json", limit=manifest.MAX_MANIFEST, where="manifest.json")
     if sha256_hex(raw) != answer.subject:
@@ -130,10 +133,10 @@ def _read_folder(folder: Path, *, policy: Policy, trust: Trust) -> _Folder:
     contents = {
         entry.path: manifest.read_listed(folder, entry, limit=openings.MAX_OPENINGS_FILE) for entry in listing.entries
     }
-    acknowledged: tuple[bytes, Acknowledgement] | None = None
+    acknowledged: tuple[bytes, Acknowledgement, bytes] | None = None
     if listing.paths("acknowledgement"):
-        said, _ = _read_logged(folder, "acknowledgement", policy=policy, trust=trust)
-        acknowledged = said, messages.read(said, Acknowledgement, where="acknowledgement.dsse.json")[1]
+        said, proof, _ = _read_logged(folder, "acknowledgement", policy=policy, trust=trust)
+        acknowledged = said, messages.read(said, Acknowledgement, where="acknowledgement.dsse.json")[1], proof
     return _Folder(
         logged=logged,
         answer=answer,
@@ -250,6 +253,7 @@ def replay(
         if certificate.opening != leaf and shown is not None:
             owner_leaf = leaf_of(shown[0])
             held = held.acknowledge(owner_leaf, shown[1], certificate_leaf=certificate_leaf, certificate=certificate)
+            known = replace(known, acknowledged=(shown[0], shown[2]))
         else:
             held = held.certify(certificate_leaf, certificate)
     except Refusal as refusal:

@@ -1,22 +1,9 @@
 """Policy and trust file read together: who is believed, and that no key is believed for two things."""
 
-from protocol import trust as trust_file
 from protocol.errors import AuditorError
 from protocol.keys import SigningKey
-from protocol.log import policy as policy_file
-from protocol.log.policy import Policy
+from protocol.logged import read_trusted as read
 from protocol.trust import Trust
-
-
-def read(policy: bytes, trust: bytes) -> tuple[Policy, Trust]:
-    """Parse both files.
-
-    Raises:
-        MalformedError: one of them does not parse, or one key serves statements and a log (SPEC 4.1).
-    """
-    logs, signers = policy_file.parse(policy), trust_file.parse(trust)
-    trust_file.verify_separate(signers, logs)
-    return logs, signers
 
 
 def check_own(key: SigningKey, origin: str, trust: Trust) -> None:
@@ -32,3 +19,6 @@ def check_own(key: SigningKey, origin: str, trust: Trust) -> None:
     holders = {signer.role for signer in trust.signers if origin in signer.logs}
     if holders == {"owner"}:
         raise AuditorError(f"the log {origin} is the owner's in the trust file; give the auditor's own --log")
+
+
+__all__ = ["check_own", "read"]

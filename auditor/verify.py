@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from auditor import receipts, trusted
-from auditor.case import read_proof, verify_logged
-from auditor.engine import Engine
+from auditor.case import read_proof
+from auditor.engine import Device, Engine
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
 from auditor.profile import parse_plan, parse_profile
@@ -27,12 +27,14 @@ from protocol.errors import AuditorError, DigestMismatch, Error, NoQuorum, Verif
 from protocol.keys import SigningKey
 from protocol.log.policy import Policy
 from protocol.log.proof import MAX_TLOG_PROOF
+from protocol.logged import verify_logged
+from protocol.messages.certificate import Certificate
 from protocol.messages.challenge import Challenge
-from protocol.messages.opening import Opening, nonce_commitment
+from protocol.messages.opening import Acknowledgement, Opening, nonce_commitment
 from protocol.messages.report import Report
 from protocol.model import schema as schema_file
 from protocol.records import Opening as Opening_
-from protocol.session import Named, Refusal
+from protocol.session import Named, Refusal, Session
 from protocol.trust import Trust
 
 MAX_REPORT_FILE = 256 << 20
@@ -133,6 +135,7 @@ def shown_records(
 _PLAN, _OPENING, _CHALLENGE = "plan.yaml", "transcript/opening.dsse.json", "transcript/challenge.dsse.json"
 _CHALLENGE_PROOF = "transcript/challenge.tlog-proof"
 _LATEST_PROOF = "transcript/latest.tlog-proof"
+_ENTRY, _ENTRY_PROOF = "transcript/entry.dsse.json", "transcript/entry.tlog-proof"
 
 
 def _verify_named(report: Report, report_leaf: str, files: dict[str, bytes], *, policy: Policy, trust: Trust) -> None:
@@ -145,7 +148,7 @@ def _verify_named(report: Report, report_leaf: str, files: dict[str, bytes], *, 
     if sha256_hex(need("profile.yaml")) != report.profile_sha256:
         raise DigestMismatch("is not the profile that the report names", where="profile.yaml")
     if report.opening is None:
-        for path in (_PLAN, _OPENING, _CHALLENGE):
+        for path in (_PLAN, _OPENING, _CHALLENGE, _ENTRY):
             if path in files:
                 raise DigestMismatch("belongs to an opened audit, and the report names none", where=path)
         if report.nonce is not None:
@@ -172,17 +175,47 @@ def _verify_named(report: Report, report_leaf: str, files: dict[str, bytes], *, 
     _, challenge = messages.read(files[_CHALLENGE], Challenge, where=_CHALLENGE)
     if report.nonce is None:
         raise DigestMismatch("was made, and the report reveals no nonce", where=_CHALLENGE)
-    # The owner's entry is not in the report; that it names the audit is the report's word, and `replay` looks.
-    entry = Named(leaf=challenge.answers, certificate=report.certificate)
+    need(_ENTRY)
     plan = parse_plan(files[_PLAN])
+    held = session.begin(report.opening, opening, openings=plan.openings)
+    held = _owners_entry(held, report, challenge, files, policy=policy, trust=trust)
     try:
-        session.begin(report.opening, opening, openings=plan.openings).assume(entry).ask(
-            leaf_of(files[_CHALLENGE]), challenge, nonce=report.nonce, population=challenge.population
-        ).close(report_leaf, report)
+        held.ask(leaf_of(files[_CHALLENGE]), challenge, nonce=report.nonce, population=challenge.population).close(
+            report_leaf, report
+        )
     except Refusal as refusal:
         raise DigestMismatch(
             f"does not follow from the opened audit and its nonce: {refusal.message}", where=_CHALLENGE
         ) from None
+
+
+def _owners_entry(
+    held: Session, report: Report, challenge: Challenge, files: dict[str, bytes], *, policy: Policy, trust: Trust
+) -> Session:
+    # An auditor who could invent the entry that its challenge answers would choose the challenge: the owner has to have
+    # signed it, naming this opened audit, before the nonce was revealed.
+    data = files[_ENTRY]
+    logged = verify_logged(
+        data, files.get(_ENTRY_PROOF), roles=("owner",), policy=policy, trust=trust, where=_ENTRY, place=_ENTRY_PROOF
+    )
+    if logged.leaf != challenge.answers:
+        raise DigestMismatch("is not the owner's entry that the challenge answers", where=_ENTRY)
+    try:
+        if messages.predicate_of(logged.envelope, where=_ENTRY) == Acknowledgement.PREDICATE:
+            _, said = messages.read(data, Acknowledgement, where=_ENTRY)
+            if said.opening != held.leaf:
+                raise DigestMismatch("names another opened audit than the report", where=_ENTRY)
+            named, digest = held.assume(Named(leaf=logged.leaf, certificate=said.certificate)), said.subject
+        else:
+            _, certificate = messages.read(data, Certificate, where=_ENTRY)
+            named, digest = held.certify(logged.leaf, certificate), sha256_hex(data)
+    except Refusal as refusal:
+        raise DigestMismatch(refusal.message, where=_ENTRY) from None
+    if named.entries[logged.leaf].certificate != report.certificate:
+        raise DigestMismatch("is about another certificate than the report", where=_ENTRY)
+    if digest != challenge.subject:
+        raise DigestMismatch("is about another certificate than the owner's entry", where=_CHALLENGE)
+    return named
 
 
 def finish(folder: Path, ledger: Ledger, *, write: Callable[[Path, bytes], None]) -> int:
@@ -220,6 +253,7 @@ def replay(
     shadow_cache: Path | None,
     progress: Callable[[str, float], None],
     engine: Engine | None = None,
+    device: Device = "cpu",
     allow_command: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
     """Run a report's audit again, as of its own time, and compare verdict, findings and each check's verdict.
@@ -237,6 +271,7 @@ def replay(
         shadow_cache: where shadow models are kept.
         progress: called with a stage and the share done.
         engine: where shadow models are trained; None trains them in this process.
+        device: on what, in this process; another one than the report's is a difference.
         allow_command: whether to run the command that the plan names for the owner's method. A report may be somebody
             else's, and so is the command in its plan.
 
@@ -287,6 +322,7 @@ def replay(
                 now=report.audited_at,
                 seed=seed,
                 engine=engine,
+                device=device,
                 progress=progress,
                 queries=verified.files.get(audit.QUERIES),
                 own_proofs={

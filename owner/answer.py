@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from owner.auditors import ANYBODY, Auditors
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, read_file, write_atomic
-from owner.journal import PROOF, append, check_log, check_message_free, leaf_of, leaves, publish_message, sign
+from owner.journal import PROOF, append, check_log, check_message_free, leaf_of, logged_entry, publish_message, sign
 from owner.workspace import Workspace
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings
@@ -27,8 +28,9 @@ def answer(
     now: int,
     force: bool,
     at_most: int | None = None,
-) -> int:
-    """Write the OPENINGS folder for a challenge and log the answer; return how many records it opens.
+    auditors: Auditors = ANYBODY,
+) -> tuple[int, str | None]:
+    """Write the OPENINGS folder for a challenge and log the answer.
 
     Args:
         workspace: the commitment folder.
@@ -40,15 +42,22 @@ def answer(
         now: seconds since 1970.
         force: overwrite `out`.
         at_most: how many records may be opened; None for no limit.
+        auditors: whose challenges are answered.
+
+    Returns:
+        How many records are opened, and what nobody checked of the challenge, if anything.
 
     Raises:
         OwnerError: the challenge is about another commitment's record count, asks for more than `at_most`, is a second
-            one of an opened audit that was answered before, or for no entry of this log; something cannot be written.
+            one of an opened audit that was answered before, or for no entry of this log that names its opened audit;
+            something cannot be written.
+        VerificationError: it is not an auditor's, or not in the auditor's log.
     """
     check_free_folder(out, force=force)
     check_log(log, key)
     data = read_file(challenge_path, limit=dsse.MAX_ENVELOPE)
     _, challenge = messages.read(data, Challenge, where=str(challenge_path))
+    warning = auditors.verify(data, challenge_path, "challenge")
     _refuse_too_much(workspace, data, challenge, log=log, at_most=at_most, where=str(challenge_path))
     if challenge.population != workspace.commitment.record_count:
         raise OwnerError(
@@ -80,7 +89,7 @@ def answer(
         write_atomic(partial / "answer.dsse.json", envelope)
         write_atomic(partial / "proofs" / "answer.tlog-proof", append(log, envelope))
     finish_folder(out)
-    return len(opened)
+    return len(opened), warning
 
 
 def _refuse_too_much(
@@ -89,9 +98,16 @@ def _refuse_too_much(
     # One opened audit draws one sample. An auditor that asks again, for another entry, would see another one.
     if at_most is not None and challenge.count > at_most:
         raise OwnerError(f"asks for {challenge.count} records; --at-most allows {at_most}", where=where)
-    if challenge.answers not in leaves(log):
+    entry = logged_entry(log, challenge.answers)
+    if entry is None:
         raise OwnerError(
             "is for an entry that is not in this log: it follows from nothing that was signed here", where=where
+        )
+    # One entry names one opened audit: whoever could put another one beside it would draw sample after sample.
+    if _names(entry) != (challenge.opening, challenge.subject):
+        raise OwnerError(
+            "is of another opened audit, or about another certificate, than the entry of this log names that it is for",
+            where=where,
         )
     for path in sorted((workspace.folder / "answered").glob("*.json")):
         if path.stem == leaf_of(data):
@@ -103,20 +119,47 @@ def _refuse_too_much(
             )
 
 
+def _names(entry: bytes) -> tuple[str | None, str] | None:
+    # The opened audit that a certificate or an acknowledgement of this log names, and the certificate's digest.
+    kind = messages.predicate_of(dsse.parse(entry))
+    if kind == Certificate.PREDICATE:
+        return messages.read(entry, Certificate)[1].opening, sha256_hex(entry)
+    if kind == Acknowledgement.PREDICATE:
+        said = messages.read(entry, Acknowledgement)[1]
+        return said.opening, said.subject
+    return None
+
+
 def acknowledge(
-    opening_path: Path, bundle: Path, *, key: SigningKey, log: Path, out: Path, now: int, force: bool
-) -> bytes:
+    opening_path: Path,
+    bundle: Path,
+    *,
+    key: SigningKey,
+    log: Path,
+    out: Path,
+    now: int,
+    force: bool,
+    auditors: Auditors = ANYBODY,
+) -> tuple[bytes, str | None]:
     """Sign and log that an audit was opened about an existing certificate.
 
+    Returns:
+        The envelope, and what nobody checked of the opened audit, if anything.
+
     Raises:
-        OwnerError: the audit is about other requests than the certificate answers.
+        OwnerError: the audit is about other requests than the certificate answers, or the certificate is not in this
+            log.
+        VerificationError: it was not opened by an auditor, or not in the auditor's log.
     """
     check_message_free(out, force=force)
     check_log(log, key)
     opening_bytes = read_file(opening_path, limit=dsse.MAX_ENVELOPE)
     _, opening = messages.read(opening_bytes, Opening, where=str(opening_path))
+    warning = auditors.verify(opening_bytes, opening_path, "opened audit")
     certificate_bytes = read_file(bundle / "certificate.dsse.json", limit=dsse.MAX_ENVELOPE)
     _, certificate = messages.read(certificate_bytes, Certificate, where=str(bundle / "certificate.dsse.json"))
+    if logged_entry(log, leaf_of(certificate_bytes)) is None:
+        raise OwnerError("holds a certificate that is not in this log", where=str(bundle))
     if not set(certificate.requests) <= set(opening.requests):
         raise OwnerError("the audit was opened for other requests than the certificate's", where=str(opening_path))
     statement = Acknowledgement(
@@ -127,4 +170,4 @@ def acknowledge(
     )
     envelope = sign(statement.payload(), key)
     publish_message(out, envelope, log, beside={}, force=force)
-    return envelope
+    return envelope, warning

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from owner.data import Dataset, infer_schema, load_dataset, to_grid
+from owner.device import Device
 from owner.execute import Program
 from owner.files import begin_folder, check_free_folder, finish_folder, partial_folder, read_file, write_atomic
 from owner.journal import append, check_log, find, leaf_of, sign
@@ -62,6 +63,7 @@ class Options:
         force: replace `out` once the new commitment is complete. Its commitment secret is kept, so that
             records with the same ids have the same salts and a monitor can see them return.
         resume: go on where an interrupted run stopped.
+        device: where cross-fitted models are trained.
     """
 
     model: Path
@@ -77,6 +79,7 @@ class Options:
     force: bool
     resume: bool
     previous: Path | None = None
+    device: Device = "cpu"
 
 
 def logits_of(
@@ -119,6 +122,7 @@ def cross_fit(
     task: bytes,
     keep: Path,
     progress: Progress,
+    device: Device = "cpu",
 ) -> Prepared:
     """Outputs for every record of a model that was trained without it.
 
@@ -132,9 +136,10 @@ def cross_fit(
         task: 32 bytes that stand for everything above; finished folds of another task are not used.
         keep: folder for finished folds.
         progress: called with the share done.
+        device: where to train.
 
     Raises:
-        OwnerError: fewer records than folds, or training diverged.
+        OwnerError: fewer records than folds, there is no such device, or training diverged.
     """
     total = len(own.labels)
     if folds < 2 or total < folds:
@@ -161,6 +166,7 @@ def cross_fit(
                 members=[np.flatnonzero(fold != number) for number in numbers],
                 recipe=how,
                 rng=np.random.default_rng([seed, 1, *numbers]),
+                device=device,
                 progress=lambda done, epochs, first=start, last=numbers[-1] + 1: progress(  # type: ignore[misc]
                     "cross-fitted models", (first + (last - first) * done / epochs) / folds
                 ),
@@ -328,6 +334,7 @@ def commit(options: Options, *, progress: Progress) -> tuple[Commitment, list[st
     if options.folds:
         counts = options.folds.to_bytes(8, "big") + options.seed.to_bytes(32, "big")
         unseen_bytes = unseen.tobytes() + data.unseen_labels.tobytes()
+        elsewhere = [] if options.device == "cpu" else [options.device.encode()]
         prepared = cross_fit(
             given.base,
             grid,
@@ -335,9 +342,10 @@ def commit(options: Options, *, progress: Progress) -> tuple[Commitment, list[st
             given.recipe,
             folds=options.folds,
             seed=options.seed,
-            task=tagged("cross-fit", given.model, grid.to_bytes(), how, tree.root, unseen_bytes, counts),
+            task=tagged("cross-fit", given.model, grid.to_bytes(), how, tree.root, unseen_bytes, counts, *elsewhere),
             keep=private / "folds",
             progress=progress,
+            device=options.device,
         )
         content = prepared.to_bytes()
         write_atomic(private / "prepared.npz", content, secret=True)

@@ -8,35 +8,14 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+from protocol import atomic
 from protocol.errors import OwnerError
 
-
-def write_atomic(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """Write `data` to `path`: temporary file, fsync, rename.
-
-    Args:
-        path: where to; missing folders are made.
-        data: the whole content.
-        secret: readable by its owner only.
-
-    Raises:
-        OwnerError: the disk or the permissions refuse.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if secret else 0o644)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OwnerError(f"cannot be written: {error.strerror}", where=str(path)) from None
+write_atomic = partial(atomic.write_atomic, error=OwnerError)
+"""`protocol.atomic.write_atomic`, whose errors are this side's."""
 
 
 def read_file(path: Path, *, limit: int = 1 << 31) -> bytes:

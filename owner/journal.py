@@ -110,14 +110,20 @@ def find(log: Path, envelope: bytes) -> int | None:
     return leaves.index(leaf) if leaf in leaves else None
 
 
-def leaves(log: Path) -> frozenset[str]:
-    """The names of everything in the log.
+def logged_entry(log: Path, leaf: str) -> bytes | None:
+    """The entry of a name in the log, byte for byte; None if there is none.
+
+    Args:
+        log: the owner's log.
+        leaf: its leaf hash in hexadecimal.
 
     Raises:
-        OwnerError: no such log.
+        OwnerError: no such log, or it is damaged.
     """
     with _of(log):
-        return frozenset(leaf.hex() for leaf in Log.open(log).leaf_hashes())
+        store = Log.open(log)
+        names = [value.hex() for value in store.leaf_hashes()]
+        return store.entry(names.index(leaf)) if leaf in names else None
 
 
 def publish_message(out: Path, envelope: bytes, log: Path, *, beside: Mapping[str, bytes], force: bool) -> bytes:

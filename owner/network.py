@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from owner.device import Device
 from owner.execute import OPERATORS, constants
 from protocol.errors import OwnerError
 from protocol.model.profile import Graph, Node, same_tensor
@@ -49,13 +50,15 @@ class Network:
 
     Args:
         graph: a model of the profile without a patch.
+        device: where its parameters and inputs will be.
 
     Raises:
         OwnerError: the graph has nothing to learn.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, device: Device = "cpu") -> None:
         self.graph = graph
+        self.device = device
         self.fan_in = dict(_weights(graph))
         normalisations = [node.inputs[1:] for node in graph.nodes if node.op == "BatchNormalization"]
         self.ones = {name for scale, _, _, variance in normalisations for name in (scale, variance)}
@@ -65,7 +68,7 @@ class Network:
         if not self.learned:
             raise OwnerError("the model has no parameters to train")
         self.shapes = {name: graph.initialisers[name].shape for name in (*self.learned, *self.averages)}
-        self._fixed = {name: value for name, value in constants(graph).items() if name not in self.shapes}
+        self._fixed = {name: value.to(device) for name, value in constants(graph).items() if name not in self.shapes}
 
     def initial(self, count: int, rng: np.random.Generator) -> Parameters:
         """Fresh values for `count` models: uniform in +-1/sqrt(inputs) for weights and biases, as torch's layers."""
@@ -75,7 +78,7 @@ class Network:
             if name in self.fan_in:
                 bound = 1.0 / np.sqrt(self.fan_in[name])
                 values = rng.uniform(-bound, bound, (count, *shape))
-            result[name] = torch.from_numpy(values.astype(np.float32))
+            result[name] = torch.from_numpy(values.astype(np.float32)).to(self.device)
         return result
 
     def repeated(self, graph: Graph, count: int) -> Parameters:
@@ -86,7 +89,9 @@ class Network:
         """
         if not _same_architecture(self, graph):
             raise OwnerError("the model to start from has another architecture")
-        return {name: torch.tensor(np.stack([graph.initialisers[name]] * count)) for name in self.shapes}
+        return {
+            name: torch.tensor(np.stack([graph.initialisers[name]] * count), device=self.device) for name in self.shapes
+        }
 
     def _run(self, parameters: Mapping[str, Tensor], x: Tensor, averages: Parameters | None) -> Tensor:
         values = {**self._fixed, **parameters, self.graph.input: x}

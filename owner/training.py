@@ -3,7 +3,7 @@
 Proves nothing: a trained model is what it is. Copies are stacked along a first axis and run as one
 batched program (`torch.vmap`), which on small models is many times faster than one after the other;
 they share no parameter, and the loss is a sum over copies, so none sees another's data. Assumes a
-checked graph. The same seed gives the same model on the same machine and number of threads only.
+checked graph. The same seed gives the same model on the same machine, device and number of threads only.
 Source: SPEC 8.5 (recipe); torch.func; He et al. 2015 (initialisation as torch's defaults have it).
 """
 
@@ -17,6 +17,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 from torch.nn import functional
 
+from owner.device import Device, check_device, plain_arithmetic
 from owner.network import Network, Parameters, graph_with_parameters
 from protocol.errors import OwnerError
 from protocol.model.profile import Graph
@@ -113,7 +114,7 @@ def _threads(graph: Graph) -> Iterator[None]:
 def _train_group(
     network: Network,
     start: Parameters,
-    data: tuple[np.ndarray, np.ndarray],
+    data: tuple[Tensor, Tensor],
     *,
     members: Members,
     recipe: Recipe,
@@ -128,9 +129,10 @@ def _train_group(
     steps = -(-max(len(chosen) for chosen in members) // recipe.batch)
     for _ in range(recipe.epochs):
         for picked in _batches(members, steps, rng):
-            # Gathered batch by batch: the stacked data set is never built.
-            logits, averages = run(learned, averages, torch.from_numpy(x[picked]))
-            targets = torch.from_numpy(y[picked].reshape(-1))
+            # Gathered batch by batch, where the records are: the stacked data set is never built.
+            places = torch.from_numpy(picked).to(x.device)
+            logits, averages = run(learned, averages, x[places])
+            targets = y[places].reshape(-1)
             # A mean over records, a sum over models: no model's gradient sees another's records.
             loss = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum") / picked.shape[1]
             optimiser.zero_grad()
@@ -150,6 +152,7 @@ def train(
     rng: np.random.Generator,
     start: Graph | None = None,
     progress: Progress | None = None,
+    device: Device = "cpu",
 ) -> Trained:
     """Train one model per entry of `members`.
 
@@ -162,13 +165,16 @@ def train(
         rng: draws initial values and orders.
         start: take the initial values from this graph of the same architecture instead of drawing them.
         progress: called with (epochs done, epochs in all).
+        device: where to train; the records go there as a whole.
 
     Raises:
-        OwnerError: data, labels or recipe do not fit, or the training diverged.
+        OwnerError: data, labels or recipe do not fit, there is no such device, or the training diverged.
     """
     _check(graph, x, y, members, recipe)
-    network = Network(graph)
-    labels = y.astype(np.int64)
+    check_device(device)
+    network = Network(graph, device)
+    # What a commitment holds is read-only, which torch has no tensors for.
+    data = (torch.from_numpy(np.require(x, requirements="W")).to(device), torch.tensor(y.astype(np.int64)).to(device))
     initial = network.initial(len(members), rng) if start is None else network.repeated(start, len(members))
     sizes = [-(-len(chosen) // recipe.batch) for chosen in members]
     groups = [[place for place, size in enumerate(sizes) if size == wanted] for wanted in sorted(set(sizes))]
@@ -184,10 +190,10 @@ def train(
     for group in groups:  # models whose epochs have the same number of steps
         part = {name: tensor[group] for name, tensor in initial.items()}
         chosen = [np.asarray(members[place]) for place in group]
-        with _threads(graph):
-            made = _train_group(network, part, (x, labels), members=chosen, recipe=recipe, rng=rng, report=report)
+        with _threads(graph), plain_arithmetic():
+            made = _train_group(network, part, data, members=chosen, recipe=recipe, rng=rng, report=report)
         for name, tensor in made.items():
-            result[name][group] = tensor.numpy()
+            result[name][group] = tensor.numpy(force=True)
     if not all(np.isfinite(array).all() for array in result.values()):
         raise OwnerError("the training diverged; lower the recipe's rate")
     return Trained(graph=graph, parameters=result)

@@ -8,6 +8,7 @@ import numpy as np
 
 from owner import hinting, succession
 from owner.certify import CERTIFICATE, log_certificate, write_bundle
+from owner.device import Device, check_device
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
 from owner.methods.job import DISCLOSURE, Job, Progress, Result, Standing
@@ -52,6 +53,7 @@ class Options:
     previous: Path | None = None
     beside: bool = False
     drops: tuple[Drop, ...] = ()
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     if options.method not in METHODS:
         raise OwnerError(f"there is no method {options.method!r}; there are {', '.join(METHODS)}")
     method = METHODS[options.method]
+    check_device(options.device)
     if options.settings and options.method == "prune":
         raise OwnerError("prune has no --set; it has --gate, --radius, --disclosure and --merge")
     if options.method != "prune" and (options.gate, options.head) != ("auto", "set"):
@@ -205,6 +208,7 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             gate=options.gate,
             head=options.head,
             settings=options.settings,
+            device=options.device,
         )
         progress("reading", 1.0)
         result, dropped = (method(job), ()) if found is None else _beside(job, method, found, fresh, requests)

@@ -4,9 +4,9 @@ Inclusion proofs were verified when the case was loaded. Here: did a quorum of w
 checkpoints, and do they agree with what this auditor remembers of the log?
 """
 
-from auditor.case import Logged
 from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
+from protocol.logged import Logged
 
 
 def check(evidence: Evidence) -> CheckResult:

@@ -92,6 +92,8 @@ def check(evidence: Evidence, outcome: Outcome) -> CheckResult:
     parts = [_still_given(evidence)] if evidence.removed_classes else []
     parts += _not_attacked(refusals, required=bool(evidence.profile.levels["membership"]["class_members_required"]))
     facts: dict[str, object] = {"margin": suite.margin, "level": suite.level, "shadows": suite.shadows}
+    if evidence.device != "cpu":
+        facts["device"] = evidence.device
     if evidence.removed_classes:
         facts["records_given_a_removed_class"] = _given(evidence)
     attacked = [klass for klass, reason in refusals.items() if not reason]

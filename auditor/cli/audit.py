@@ -7,16 +7,11 @@ import click
 
 from auditor.cli.program import (
     BACKEND,
-    FOLDER,
-    FORCE,
-    JSON,
+    DEVICE,
     KEY,
     LOG,
-    NOW,
     OPENINGS,
-    OUT,
     OWNER_LOG,
-    PATH,
     POLICY,
     REFERENCE,
     SCHEDULER,
@@ -24,17 +19,16 @@ from auditor.cli.program import (
     SHADOWS,
     TRUST,
     WORKERS,
-    clock,
-    done,
     engine_of,
     progress_bar,
     read_policy,
     read_trust,
-    with_options,
 )
+from auditor.engine import Device
 from protocol import keys
 from protocol.errors import AuditorError, VerificationError
 from protocol.messages.report import EXIT_CODES
+from protocol.program import FOLDER, FORCE, JSON, NOW, OUT, PATH, clock, done, with_options
 
 
 @click.command()
@@ -43,8 +37,8 @@ from protocol.messages.report import EXIT_CODES
 @click.option("--endpoint", help="A live endpoint to query: https://host/v2/models/NAME, or an endpoint file.")
 @click.option("--resume", is_flag=True, help="Go on with queries of the endpoint that were interrupted.")
 @click.option("--state", type=PATH, help="Remember logs' checkpoints here.")
-@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, KEY, LOG, OUT)
-@with_options(NOW, FORCE, JSON)
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, DEVICE)
+@with_options(SEED, KEY, LOG, OUT, NOW, FORCE, JSON)
 def audit(
     bundle: Path,
     profile: str,
@@ -60,6 +54,7 @@ def audit(
     backend: str | None,
     workers: int,
     scheduler: str | None,
+    device: Device,
     seed: int,
     key: Path,
     log: Path,
@@ -96,7 +91,8 @@ def audit(
         shadow_cache=shadow_cache if shadow_cache is not None else ledger.private / "shadows",
         now=clock(now),
         seed=seed,
-        engine=engine_of(backend, workers, scheduler),
+        engine=engine_of(backend, workers, scheduler, device),
+        device=device,
         endpoint=whom,
         resume=resume,
         progress=progress_bar(),
@@ -106,10 +102,18 @@ def audit(
     lines = [f"{result.check:13} {result.verdict:13} {result.summary}" for result in outcome.view.checks]
     lines += [f"finding: {f.threat} ({f.check}): {f.message}" for f in outcome.view.findings]
     shown = outcome.view.figures["shown_to_the_auditor"]
+    left = shown["challenged_records"] - shown["retained_records"]
     lines.append(
         f"shown to this auditor: {shown['requested_records']} requested and {shown['retained_records']} retained "
-        f"records of {shown['of_committed']} that were committed; none of them is in the report"
+        f"records of {shown['of_committed']} that were committed"
+        + (f" ({left} more were challenged)" if left else "")
+        + "; none of them is in the report"
     )
+    if shown["requests_to_the_endpoint"]:
+        lines.append(
+            f"asked of the endpoint: {shown['requests_to_the_endpoint']} requests, "
+            f"{shown['answers_of_the_endpoint']} answers; the report lists them"
+        )
     lines.append(f"{report.verdict} under {report.profile}; report in {out}, page {out / 'report.html'}")
     lines.append(
         f"receipts in {out / 'receipts'}; once witnesses have cosigned {log}: prune-auditor receipt {out} --log {log}"
@@ -150,7 +154,7 @@ def receipt(report: Path, log: Path, as_json: bool) -> None:
     is_flag=True,
     help="Run the command that the report's plan names for the owner's method. Read it first: it is a program.",
 )
-@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, SEED, JSON)
+@with_options(POLICY, TRUST, OPENINGS, REFERENCE, OWNER_LOG, SHADOWS, BACKEND, WORKERS, SCHEDULER, DEVICE, SEED, JSON)
 def replay(
     report: Path,
     bundle: Path,
@@ -164,6 +168,7 @@ def replay(
     backend: str | None,
     workers: int,
     scheduler: str | None,
+    device: Device,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -181,7 +186,8 @@ def replay(
         key=keys.generate("replay", use="statement"),
         seed=seed,
         shadow_cache=shadow_cache,
-        engine=engine_of(backend, workers, scheduler),
+        engine=engine_of(backend, workers, scheduler, device),
+        device=device,
         allow_command=allow_command,
         progress=progress_bar(),
     )

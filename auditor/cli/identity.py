@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.program import FILE, FORCE, JSON, OUT, done, read, with_options
+from auditor.cli.program import read
 from protocol import keys
 from protocol.errors import AuditorError, MalformedError
+from protocol.program import FILE, FORCE, JSON, OUT, done, with_options
 
 
 @click.command()

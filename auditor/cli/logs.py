@@ -7,27 +7,11 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.program import (
-    FILE,
-    JSON,
-    KEY,
-    NOW,
-    OUT,
-    PATH,
-    POLICY,
-    TRUST,
-    clock,
-    done,
-    fail,
-    fresh,
-    read,
-    read_policy,
-    read_trust,
-    with_options,
-)
+from auditor.cli.program import KEY, POLICY, TRUST, Program, fresh, read, read_policy, read_trust
 from protocol import keys
 from protocol.encoding import format_time
 from protocol.errors import AuditorError, Consistency, Error, NoQuorum, Rollback, VerificationError
+from protocol.program import FILE, JSON, NOW, OUT, PATH, clock, done, with_options
 
 
 @click.command("verify-log")
@@ -92,7 +76,7 @@ def verify_log(
         # Two checkpoints, both signed by the log, that no append-only log can have: that is proof, and both are kept.
         done(as_json, ["finding: equivocation (monitor): the log signed two histories"],
               findings=[{"threat": "equivocation", "check": "monitor"}])  # fmt: skip
-        fail(error, 3)
+        Program.fail(error, 3)
     lines = []
     for name, summary in summaries:
         checkpoint = summary.checkpoint
@@ -219,7 +203,7 @@ def witness(
                 cosigned = command.cosign_served(fetch, signing, state, clock(now), log_key=known[0])
         except Consistency as error:
             # Two checkpoints, both signed by the log, that no append-only log can have: proof, and both are kept.
-            fail(error, 3)
+            Program.fail(error, 3)
     if isinstance(place, Path):
         # Where the log is this auditor's own: deadlines count from when a challenge was first seen, so that is kept.
         Ledger(log=place).settle()

@@ -4,23 +4,9 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.program import (
-    FILE,
-    FOLDER,
-    FORCE,
-    JSON,
-    KEY,
-    LOG,
-    NOW,
-    OUT,
-    Time,
-    clock,
-    done,
-    fresh,
-    read,
-    with_options,
-)
+from auditor.cli.program import KEY, LOG, fresh, read
 from protocol import keys
+from protocol.program import FILE, FOLDER, FORCE, JSON, NOW, OUT, Time, clock, done, with_options
 
 
 @click.command()

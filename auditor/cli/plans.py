@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.program import FILE, JSON, done, read, with_options
+from auditor.cli.program import read
 from auditor.section import Section
 from protocol.errors import AuditorError
+from protocol.program import FILE, JSON, done, with_options
 
 
 def _attacks(section: Section | None) -> list[str]:

@@ -5,24 +5,11 @@ from pathlib import Path
 
 import click
 
-from auditor.cli.program import (
-    FILE,
-    FOLDER,
-    FORCE,
-    JSON,
-    PATH,
-    POLICY,
-    TRUST,
-    done,
-    fresh,
-    read,
-    read_policy,
-    read_trust,
-    with_options,
-)
+from auditor.cli.program import POLICY, TRUST, fresh, read, read_policy, read_trust
 from auditor.view import Finding
 from protocol.errors import Error
 from protocol.messages.report import EXIT_CODES
+from protocol.program import FILE, FOLDER, FORCE, JSON, PATH, done, with_options
 
 
 @click.command("verify-receipt")

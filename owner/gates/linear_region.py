@@ -7,6 +7,7 @@ for half of the records some ReLU is within rounding of its edge, so a claim nee
 Source: PRUNE (arXiv 2505.06520), support networks; REASSURE, section 3.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from owner.execute import OPERATORS, Apply, constants
 from protocol.errors import OwnerError
 from protocol.model.patch import RegionGate
-from protocol.model.profile import Graph, Node
+from protocol.model.profile import Graph, Node, check_graph
 
 _PIECEWISE = frozenset({"Relu"})
 _BENT = frozenset({"MaxPool", "Mul"})
@@ -69,6 +70,18 @@ def _forward(graph: Graph, point: Tensor) -> tuple[dict[str, Tensor], dict[str, 
     return values, slopes
 
 
+def half_spaces(graph: Graph) -> int:
+    """How many half-spaces a linear region of this base has: one for each value that a Relu takes.
+
+    Raises:
+        OwnerError: the model has an operator that is neither affine nor ReLU.
+    """
+    if bent := sorted({node.op for node in graph.nodes} & _BENT):
+        raise OwnerError(f"linear regions are found for affine layers and Relu only, the model has {bent[0]}")
+    types = check_graph(graph)
+    return sum(math.prod(types[node.inputs[0]].shape[1:]) for node in graph.nodes if node.op in _PIECEWISE)
+
+
 def linear_region(graph: Graph, x: Float32[np.ndarray, "..."]) -> LinearRegion:
     """The linear region of one record.
 
@@ -79,8 +92,7 @@ def linear_region(graph: Graph, x: Float32[np.ndarray, "..."]) -> LinearRegion:
     Raises:
         OwnerError: the model has an operator that is neither affine nor ReLU.
     """
-    if bent := sorted({node.op for node in graph.nodes} & _BENT):
-        raise OwnerError(f"linear regions are found for affine layers and Relu only, the model has {bent[0]}")
+    half_spaces(graph)
     switched = tuple(node.inputs[0] for node in graph.nodes if node.op in _PIECEWISE)
     point = torch.from_numpy(np.array(x, dtype=np.float64)).reshape(-1)
     with torch.no_grad():

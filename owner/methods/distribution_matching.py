@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from owner.methods.job import Job, Result
 from owner.methods.settings import parse
-from owner.methods.weights import Model, Pace, Parameters, Split, adjust, answer, batches, tensor
+from owner.methods.weights import Model, Pace, Parameters, Split, adjust, answer, batches
 from protocol.errors import OwnerError
 
 _WIDTHS = (0.1, 0.3, 1.0)
@@ -71,9 +71,9 @@ def run(job: Job) -> Result:
             "distribution-matching needs at least 20 records of unseen data: X_unseen and y_unseen in the data file "
             "at commit"
         )
-    forget, labels = tensor(split.forget), split.forget_labels
-    retain, kept = tensor(split.retain), tensor(split.retain_labels)
-    unseen = tensor(split.unseen)
+    forget, labels = job.tensor(split.forget), split.forget_labels
+    retain, kept = job.tensor(split.retain), job.tensor(split.retain_labels)
+    unseen = job.tensor(split.unseen)
     of_forget = batches(len(forget), settings.batch, job.generator)
     of_retain = batches(len(retain), settings.batch, job.generator)
 

@@ -22,6 +22,8 @@ from protocol.model.parts import AffineHead, Head, SetHead, ShiftHead
 
 MARGIN = 0.1
 """By how much a class leads that a shift or an affine map makes lead, in logits: what is claimed."""
+_CLAIMED = 0.9
+"""Of a lead that is shown."""
 _BATCH = 32
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
 _ROUNDED = 1 + 2.0**-16
@@ -195,11 +197,60 @@ def match(
         return found
 
     radius = largest(len(klass), reach, leads, progress=lambda share: around.progress("shifts", share))
-    margin = lead(np.arange(len(klass)), radius) * 0.9
+    margin = lead(np.arange(len(klass)), radius) * _CLAIMED
     return Added(
         table=Table(kind="shift", rows=rows, row_of_record=group), radius=radius, klass=klass, margin=margin,
         size=np.abs(row).max(axis=1),
     )  # fmt: skip
+
+
+def shown(around: Around, table: Table, klass: Int[np.ndarray, "record"], reach: Int[np.ndarray, "record"]) -> Added:
+    """What changes that are given make of each record: how far a class surely leads, and by how much.
+
+    What is claimed is nine tenths of the lead that is shown, and nothing of a region where that is less than 0.001.
+
+    Args:
+        around: the records.
+        table: the changes.
+        klass: that leads at each record.
+        reach: largest radius that is of use for each record; `NONE` for none.
+    """
+    inputs = around.workspace.schema.dequantise(around.forget)
+    logits = Program(around.workspace.base)(inputs)
+    flat, classes = inputs.reshape(len(inputs), -1).astype(np.float64), logits.shape[1]
+    bound = _Bounds(around=around, klass=klass, logits=logits)
+    own = np.arange(classes) == klass[:, None]
+    maps = np.zeros((len(table.rows), classes, flat.shape[1])) if table.weights is None else table.weights
+
+    def lead(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(some), classes))
+        for start in range(0, len(some), _BATCH):
+            part = slice(start, start + _BATCH)
+            lines, low, high, room = bound.lines(some[part], np.maximum(radius[part], 0))
+            row = table.row_of_record[some[part]]
+            slope, offset = maps[row].astype(np.float64), table.rows[row].astype(np.float64)
+            at = klass[some[part]]
+            each = np.arange(len(at))
+            slope = slope[each, at][:, None] - slope
+            offset = offset[each, at][:, None] - offset
+            joint = Lines(slope=lines.slope + slope, offset=lines.offset + offset)
+            # Rounding is relative to what takes part, the change included.
+            size = np.abs(offset) + np.einsum("kcf,kf->kc", np.abs(slope), np.abs(flat[some[part]]))
+            found[part] = joint.least(low, high) - room[:, None] - ROOM * size
+        least: np.ndarray = np.where(own[some], np.inf, found).min(axis=1)
+        return least
+
+    def leads(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        found: np.ndarray = lead(some, radius) * _CLAIMED >= 1e-3
+        return found
+
+    radius = largest(len(klass), reach, leads, progress=lambda share: around.progress("leads", share))
+    some = np.flatnonzero(radius >= 0)
+    margin = np.zeros(len(klass))
+    margin[some] = lead(some, radius[some]) * _CLAIMED
+    row = table.row_of_record
+    given = np.einsum("kcf,kf->kc", maps[row], flat) + table.rows[row]
+    return Added(table=table, radius=radius, klass=klass, margin=margin, size=np.abs(given).max(axis=1))
 
 
 def _turned(

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from owner.methods.job import Job, Result
 from owner.methods.settings import parse
-from owner.methods.weights import Model, Pace, Parameters, Split, adjust, answer, batches, tensor
+from owner.methods.weights import Model, Pace, Parameters, Split, adjust, answer, batches
 from protocol.errors import OwnerError
 
 
@@ -39,9 +39,9 @@ def run(job: Job) -> Result:
         OwnerError: nothing to keep, or the training diverged.
     """
     settings, split = parse(Settings, job.settings), Split.of(job)
-    forget, labels = tensor(split.forget), tensor(split.forget_labels)
-    retain, kept = tensor(split.retain), tensor(split.retain_labels)
-    unseen, others = tensor(split.unseen), tensor(split.unseen_labels)
+    forget, labels = job.tensor(split.forget), job.tensor(split.forget_labels)
+    retain, kept = job.tensor(split.retain), job.tensor(split.retain_labels)
+    unseen, others = job.tensor(split.unseen), job.tensor(split.unseen_labels)
     of_forget = batches(len(forget), settings.batch, job.generator)
     of_retain = batches(len(retain), settings.batch, job.generator)
     guessing = math.log(job.workspace.base.classes)

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from owner.methods.job import Job, Result
 from owner.methods.settings import parse
-from owner.methods.weights import Model, Pace, Parameters, Split, adjust, answer, batches, tensor
+from owner.methods.weights import Model, Pace, Parameters, Split, adjust, answer, batches
 from owner.network import Network, parameters_of
 from protocol.errors import OwnerError
 
@@ -141,17 +141,17 @@ def run(job: Job) -> Result:
     """
     settings, split = parse(Settings, job.settings), Split.of(job)
     base = job.start
-    network, away = Network(base), job.target.name == "misclassify"
-    values = {name: torch.from_numpy(array) for name, array in parameters_of(base).items()}
-    forget = tensor(split.forget)
-    labels = tensor(split.forget_labels)
-    wanted = tensor(_wanted(job, split.forget_labels))
+    network, away = Network(base, job.device), job.target.name == "misclassify"
+    values = {name: job.tensor(array) for name, array in parameters_of(base).items()}
+    forget = job.tensor(split.forget)
+    labels = job.tensor(split.forget_labels)
+    wanted = job.tensor(_wanted(job, split.forget_labels))
     beside, named = forget[:0], labels[:0]
     if settings.adv:
         job.progress("adversarial images", 0.0)
         repeated = forget.repeat_interleave(settings.adv, dim=0)
         own = labels.repeat_interleave(settings.adv)
-        drawn = torch.from_numpy(job.generator.integers(1, base.classes, len(own)))
+        drawn = job.tensor(job.generator.integers(1, base.classes, len(own)))
         named = (own + drawn) % base.classes
         parts = []
         for start in range(0, len(repeated), 4096):

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from jaxtyping import Bool
+from torch import Tensor
 
 from owner.compose import with_weights
+from owner.device import Device
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol.claims import Claim
@@ -63,6 +66,7 @@ class Job:
         settings: the method's own settings, by name, as given (`settings.parse`).
         generator: the only source of randomness.
         progress: called with a stage's name and the share done.
+        device: where networks are trained.
         standing: what an earlier certificate has settled; `requests` then list only what is new.
     """
 
@@ -80,6 +84,11 @@ class Job:
     head: str = "set"
     settings: Mapping[str, str] = field(default_factory=dict)
     standing: Standing = Standing()
+    device: Device = "cpu"
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """A tensor of its own memory where networks are trained: what a commitment holds is read-only."""
+        return torch.tensor(array, device=self.device)
 
     @property
     def start(self) -> Graph:

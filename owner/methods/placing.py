@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float32, Int, Integer
 
 from owner.execute import Program
 from owner.gates import feature
-from owner.gates.linear_region import linear_region
+from owner.gates.linear_region import half_spaces, linear_region
 from owner.gates.region import Shape
 from owner.lines import ROOM, Relaxation, boxes
 from owner.workspace import Workspace
 from protocol.errors import OwnerError
+from protocol.model.graph import Graph
 from protocol.model.parts import AlwaysGate, Gate, RegionGate, SketchGate
 from protocol.model.patch import PatchLimits
 
@@ -163,41 +164,68 @@ def feature_site(around: Around) -> Site:
     return Site(gate=gate, item=item, radius=radius, note=note)
 
 
+def regions_of(base: Graph, inputs: Float32[np.ndarray, "record feature"], *, progress: Progress) -> RegionGate:
+    """A gate with the linear region around each record, a little widened for rounding.
+
+    Raises:
+        OwnerError: the base has none, or they do not fit in a patch.
+    """
+    halves, room = half_spaces(base), PatchLimits().tensors // 2
+    if not halves:
+        raise OwnerError("the base has no ReLU and is one linear region; use --gate sketch")
+    size = halves * inputs.shape[1] * 4
+    if size * len(inputs) > room:
+        raise OwnerError(
+            f"a linear region of this base takes {size >> 10} KiB a record, {len(inputs)} of them more than the "
+            f"{room >> 20} MiB that a patch gives them; forget at most {room // size} records, or use --gate sketch"
+        )
+    weights = np.zeros((len(inputs), halves, inputs.shape[1]), np.float32)
+    bounds = np.zeros(weights.shape[:2], np.float32)
+    for number, x in enumerate(inputs):
+        region = linear_region(base, x)
+        weights[number] = region.weights
+        # Room for rounding: the record itself may lie on an edge.
+        reach = np.abs(region.weights) @ np.abs(x.astype(np.float64)) + np.abs(region.bounds) + 1e-6
+        bounds[number] = region.bounds + _lost(len(x)) * reach
+        progress("linear regions", (number + 1) / len(inputs))
+    return RegionGate(weights=weights, bounds=bounds)
+
+
+def firing(around: Around, gate: RegionGate, item: Int[np.ndarray, "record"]) -> Int[np.ndarray, "record"]:
+    """For each record the radius within which its item surely fires; `NONE` where it has none or that is not known."""
+
+    def fires(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        low, high = boxes(around.workspace.schema, around.forget[some], around.steps(radius))
+        middle, spread = (low + high) / 2, (high - low) / 2
+        good = np.zeros(len(some), dtype=bool)
+        for place, number in enumerate(item[some].tolist()):
+            own = gate.weights[number].astype(np.float64)
+            size = np.abs(own) @ np.maximum(np.abs(low[place]), np.abs(high[place]))
+            top = own @ middle[place] + np.abs(own) @ spread[place] + 2 * _lost(own.shape[1]) * size
+            good[place] = (top <= gate.bounds[number]).all()
+        return good
+
+    return largest(len(item), np.where(item >= 0, around.widest, NONE), fires)
+
+
 def region_site(around: Around) -> Site:
     """The linear region of the base around each record, as half-spaces of its inputs.
 
     Raises:
         OwnerError: the base has none, they do not fit in a patch, or no record has one to itself.
     """
-    workspace, base = around.workspace, around.workspace.base
+    workspace = around.workspace
     inputs = _inputs(workspace, around.forget).reshape(len(around.forget), -1)
-    first = linear_region(base, inputs[0])
-    size = first.weights.size * 4
-    room = PatchLimits().tensors // 2
-    if not size:
-        raise OwnerError("the base has no ReLU and is one linear region; use --gate sketch")
-    if size * len(inputs) > room:
-        raise OwnerError(
-            f"a linear region of this base takes {size >> 10} KiB a record, {len(inputs)} of them more than the "
-            f"{room >> 20} MiB that a patch gives them; forget at most {room // size} records, or use --gate sketch"
-        )
-    weights = np.zeros((len(inputs), *first.weights.shape), np.float32)
-    bounds = np.zeros(weights.shape[:2], np.float32)
-    for number, x in enumerate(inputs):
-        region = first if number == 0 else linear_region(base, x)
-        weights[number] = region.weights
-        # Room for rounding: the record itself may lie on an edge.
-        reach = np.abs(region.weights) @ np.abs(x.astype(np.float64)) + np.abs(region.bounds) + 1e-6
-        bounds[number] = region.bounds + _lost(len(x)) * reach
-        around.progress("linear regions", (number + 1) / len(inputs))
+    found = regions_of(workspace.base, inputs, progress=around.progress)
+    weights, bounds = found.weights, found.bounds
     others = _inputs(workspace, around.others).reshape(len(around.others), -1)
-    alone = ~np.array([_inside(weights[k], bounds[k], others).any() for k in range(len(inputs))])
+    alone = ~np.array([inside(weights[k], bounds[k], others).any() for k in range(len(inputs))])
     item, used = np.full(len(inputs), NONE), 0
     taken = np.zeros(len(inputs), dtype=bool)
     for number in np.flatnonzero(alone).tolist():
         if taken[number]:
             continue  # an earlier region with another output holds it
-        mates = _inside(weights[number], bounds[number], inputs)
+        mates = inside(weights[number], bounds[number], inputs)
         taken |= mates & (around.group != around.group[number])
         item[number], used = used, used + 1
     kept = np.flatnonzero(item >= 0)
@@ -207,19 +235,8 @@ def region_site(around: Around) -> Site:
         )
     gate = RegionGate(weights=weights[kept], bounds=bounds[kept])
 
-    def fires(some: np.ndarray, radius: np.ndarray) -> np.ndarray:
-        low, high = boxes(workspace.schema, around.forget[some], around.steps(radius))
-        middle, spread = (low + high) / 2, (high - low) / 2
-        good = np.zeros(len(some), dtype=bool)
-        for place, record in enumerate(some.tolist()):
-            own = weights[record].astype(np.float64)
-            size = np.abs(own) @ np.maximum(np.abs(low[place]), np.abs(high[place]))
-            top = own @ middle[place] + np.abs(own) @ spread[place] + 2 * _lost(own.shape[1]) * size
-            good[place] = (top <= bounds[record]).all()
-        return good
-
-    radius = largest(len(inputs), np.where(item >= 0, around.widest, NONE), fires)
-    note = f"gate: linear regions of {weights.shape[1]} half-spaces, {size >> 10} KiB a record" + (
+    radius = firing(around, gate, item)
+    note = f"gate: linear regions of {weights.shape[1]} half-spaces, {weights[0].nbytes >> 10} KiB a record" + (
         f"; {len(inputs) - len(kept)} records share theirs with others and have none" if len(kept) < len(inputs) else ""
     )
     return Site(gate=gate, item=item, radius=radius, note=note)
@@ -230,10 +247,11 @@ def _lost(terms: int) -> float:
     return (terms + 8) * 2.0**-23
 
 
-def _inside(
+def inside(
     weights: Float32[np.ndarray, "half feature"], bounds: Float32[np.ndarray, "half"],
     points: Float32[np.ndarray, "point feature"],
 ) -> Bool[np.ndarray, "point"]:  # fmt: skip
+    """Which points a region holds, those included that rounding could put in it."""
     left = np.arange(len(points))
     # Half-spaces a few at a time: most points leave at the first ones.
     step = max(1, min(32, _HALVES // max(1, len(points))))

@@ -9,12 +9,14 @@ from owner.methods import (
     gradient_ascent,
     instance_wise,
     prune,
+    prune_paper,
     retrain,
 )
 from owner.methods.job import Job, Result
 
 METHODS: dict[str, Callable[[Job], Result]] = {
     "prune": prune.run,
+    "prune-paper": prune_paper.run,
     "distribution-matching": distribution_matching.run,
     "instance-wise": instance_wise.run,
     "retrain": retrain.run,

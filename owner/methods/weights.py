@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from owner.compose import compose
+from owner.device import plain_arithmetic
 from owner.execute import Program
 from owner.gates.region import Shape
 from owner.intervals import bounds
@@ -74,11 +75,6 @@ class Split:
         )
 
 
-def tensor(array: np.ndarray) -> Tensor:
-    """A tensor of its own memory: what a commitment holds is read-only."""
-    return torch.from_numpy(np.array(array))
-
-
 def batches(count: int, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Endless batches of places, each epoch in a new order; never empty, at most `size`."""
     while True:
@@ -129,8 +125,8 @@ def adjust(
         OwnerError: the training diverged.
     """
     base = job.start
-    network = Network(base)
-    values = {name: torch.from_numpy(array) for name, array in parameters_of(base).items()}
+    network = Network(base, job.device)
+    values = {name: job.tensor(array) for name, array in parameters_of(base).items()}
     learned = {name: values[name].clone().requires_grad_() for name in network.learned}
     fixed = {name: values[name] for name in network.averages}
 
@@ -142,21 +138,22 @@ def adjust(
     if pace.sgd:
         made = torch.optim.SGD(tensors, pace.rate, momentum=0.9, weight_decay=pace.decay)
     taken = 0
-    for step in range(pace.steps):
-        if step % pace.look == 0:
-            job.progress(stage, step / pace.steps)
-            with torch.no_grad():
-                if stop(model):
-                    break
-        value = loss(model, learned, step)
-        if not torch.isfinite(value):
-            raise OwnerError("the training diverged; use a lower --set rate=...")
-        made.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        made.step()
-        taken += 1
+    with plain_arithmetic():
+        for step in range(pace.steps):
+            if step % pace.look == 0:
+                job.progress(stage, step / pace.steps)
+                with torch.no_grad():
+                    if stop(model):
+                        break
+            value = loss(model, learned, step)
+            if not torch.isfinite(value):
+                raise OwnerError("the training diverged; use a lower --set rate=...")
+            made.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            made.step()
+            taken += 1
     job.progress(stage, 1.0)
-    found = {name: tensor.detach().numpy().copy() for name, tensor in learned.items()}
+    found = {name: tensor.detach().numpy(force=True).copy() for name, tensor in learned.items()}
     if not all(np.isfinite(array).all() for array in found.values()):
         raise OwnerError("the training diverged; use a lower --set rate=...")
     return found, taken
@@ -186,6 +183,7 @@ def trained(
         rng=job.generator,
         start=start,
         progress=lambda done, total: job.progress(stage, done / total),
+        device=job.device,
     )
     return {name: array[0] for name, array in made.parameters.items()}
 

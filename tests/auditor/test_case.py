@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from auditor.case import load, read_proof, verify_logged
+from auditor.case import load, read_proof
 from protocol import envelope as dsse
 from protocol.errors import Expired, Inclusion, MalformedError, UnknownKey, VerificationError
 from protocol.keys import generate, load_signing_key
 from protocol.log import policy as policy_file
+from protocol.logged import verify_logged
 from protocol.trust import Signer, Trust
 
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 import auditor.cli
+import protocol.program
 from protocol.errors import AuditorError
 from tests.demo.world import run
 
@@ -295,9 +296,9 @@ def test_our_own_bugs_say_so(monkeypatch, tmp_path):
 
 
 def test_the_clock_is_only_read_where_no_time_is_given(monkeypatch):
-    monkeypatch.setattr(auditor.cli.program.time, "time", lambda: 5.7)
-    assert auditor.cli.program.clock(None) == 5
-    assert auditor.cli.program.clock(9) == 9
+    monkeypatch.setattr(protocol.program.time, "time", lambda: 5.7)
+    assert protocol.program.clock(None) == 5
+    assert protocol.program.clock(9) == 9
     with pytest.raises(AuditorError):
         auditor.cli.program.fresh(__import__("pathlib").Path(__file__), force=False)
 

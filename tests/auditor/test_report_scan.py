@@ -119,7 +119,10 @@ def test_a_report_shows_none_of_its_records_and_says_how_many_were_shown(worksho
     outcome = audit.examine(inputs)
     audit.write_report(inputs, outcome, tmp_path / "report", force=False)
     figures = json.loads((tmp_path / "report" / "summary.json").read_bytes())["figures"]
-    assert figures["shown_to_the_auditor"] == {"requested_records": 40, "retained_records": 200, "of_committed": 400}
+    assert figures["shown_to_the_auditor"] == {
+        "requested_records": 40, "retained_records": 200, "challenged_records": 200, "of_committed": 400,
+        "answers_of_the_endpoint": 0, "requests_to_the_endpoint": 0,
+    }  # fmt: skip
     bound = figures["retained_affected"]
     assert bound["moved"] == 0
     # 0 of n, exact: 1 - 0.025 ^ (1 / n).

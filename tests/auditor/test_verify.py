@@ -174,11 +174,17 @@ def test_verify_report(workshop, reported, tmp_path):
         ({"opening": None}, (), "plan.yaml: belongs to an opened audit"),
         (
             {"opening": None},
-            ("plan.yaml", "transcript/opening.dsse.json", "transcript/challenge.dsse.json"),
+            (
+                "plan.yaml",
+                "transcript/opening.dsse.json",
+                "transcript/challenge.dsse.json",
+                "transcript/entry.dsse.json",
+            ),
             "reveals a nonce and names no opened audit",
         ),
         ({}, ("plan.yaml",), "plan.yaml: is missing"),
         ({}, ("transcript/challenge.tlog-proof",), "challenge.tlog-proof: is missing"),
+        ({}, ("transcript/entry.dsse.json",), "entry.dsse.json: is missing"),
     ],
 )
 def test_a_report_names_what_lies_beside_it(workshop, reported, tmp_path, statement, gone, message):
@@ -193,8 +199,15 @@ def test_a_report_names_what_lies_beside_it(workshop, reported, tmp_path, statem
         verify.verify_report(target, policy=workshop.world.policy.read_bytes(), trust=workshop.world.trust.read_bytes())
 
 
-@pytest.mark.parametrize("which", ["plan.yaml", "transcript/challenge.dsse.json"])
-def test_a_report_with_another_plan_or_challenge(workshop, reported, tmp_path, which):
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("plan.yaml", "plan.yaml: is not the plan"),
+        ("challenge", "entry.dsse.json: is not the owner's entry that the challenge answers"),
+        ("challenge and entry", "entry.dsse.json: the certificate does not name this opened audit"),
+    ],
+)
+def test_a_report_with_another_plan_or_challenge(workshop, reported, tmp_path, which, message):
     _, out = reported
     other = workshop.forge()
     folder = tmp_path / "a"
@@ -203,10 +216,15 @@ def test_a_report_with_another_plan_or_challenge(workshop, reported, tmp_path, w
         (folder / which).write_bytes((folder / which).read_bytes() + b"# more\n")
     else:
         made = workshop.ledger.challenge(workshop.case(other).certificate_logged.leaf)
-        (folder / which).write_bytes(made[0])
+        (folder / "transcript" / "challenge.dsse.json").write_bytes(made[0])
         (folder / "transcript" / "challenge.tlog-proof").write_bytes(workshop.ledger.refreshed(made[1]))
+        if which == "challenge and entry":
+            entry = folder / "transcript" / "entry.dsse.json"
+            entry.write_bytes((other.bundle / "certificate.dsse.json").read_bytes())
+            proof = (other.bundle / "proofs" / "certificate.tlog-proof").read_bytes()
+            entry.with_name("entry.tlog-proof").write_bytes(proof)
     target = _rewritten(workshop, folder, tmp_path / "b", lambda _: None)
-    with pytest.raises(DigestMismatch, match=which):
+    with pytest.raises(DigestMismatch, match=message):
         verify.verify_report(target, policy=workshop.world.policy.read_bytes(), trust=workshop.world.trust.read_bytes())
 
 

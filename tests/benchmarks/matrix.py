@@ -1,6 +1,6 @@
 """Every dishonest owner against the auditor, at every strength, on real data: the threat model, run.
 
-    python -m tests.benchmarks.matrix [--small] [--data ../shared/data] [--state matrix.jsonl] [--out threat_models/MATRIX.md]
+    python -m tests.benchmarks.matrix [--small] [--data ../shared/data] [--state matrix.jsonl] [--confirm 20] [--out F]
 
 For each data set and architecture one world is made (base trained and committed, cross-fitted models, logs, witnesses);
 each adversary of tests/conformance/adversaries then signs a bundle at each of its strengths, and `auditor.audit` looks at
@@ -10,12 +10,18 @@ Expected is, from the adversary's stated limit on, its verdict with a finding of
 threat names; of the twin CONSISTENT without a finding, or INCONCLUSIVE, and then why. Anything else makes the program
 exit with 1. Below the limit the matrix says what happened, and demands nothing.
 
+A row is stored with a digest of the source that made it. One that an earlier state of the source made counts as
+finished; `--confirm 20` plays that many of them again, drawn at random, and ends with 1 if a verdict or a finding is
+another one now.
+
 Records of all roles are one random draw from a whole data file. Threats whose check is membership are audited under
 `indistinguishable`, the others under the checks and levels of `redirection`. An interrupted run goes on where it
 stopped: a finished row is one line of the state file, under a digest of settings, adversary and strength.
 """
 
 import argparse
+import functools
+import hashlib
 import json
 import os
 import platform
@@ -120,6 +126,23 @@ class Row:
     good: bool
     checks: dict[str, str]
     seconds: float
+    source: str = ""
+
+    @property
+    def said(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """What has to come out again."""
+        return self.verdict, self.findings
+
+
+@functools.cache
+def source() -> str:
+    """Digest of the source that a row follows from: both programs, the adversaries, and what they are played in."""
+    root = Path(__file__).resolve().parents[2]
+    found = hashlib.sha256()
+    for folder in ("protocol", "owner", "auditor", "tests/conformance/adversaries", "tests/demo"):
+        for path in sorted((root / folder).rglob("*.py")):
+            found.update(f"{path.relative_to(root)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:16]
 
 
 def row(workshop: Workshop, names: tuple[str, str], adversary: Adversary, parameters: Parameters, seed: int) -> Row:
@@ -135,7 +158,7 @@ def row(workshop: Workshop, names: tuple[str, str], adversary: Adversary, parame
         data=names[0], kind=names[1], threat=adversary.threat, parameters=described(parameters),
         strength=parameters.strength, due=due, verdict=seen.verdict, findings=tuple(sorted(seen.findings)),
         why=" ".join(seen.why)[:300], good=good, checks={c.check: c.verdict for c in seen.checks if c.required},
-        seconds=round(time.process_time() - started, 2),
+        seconds=round(time.process_time() - started, 2), source=source(),
     )  # fmt: skip
 
 
@@ -186,10 +209,39 @@ def collect(
                     if workshop is None:
                         workshop = world_of(parts_of(names[0], settings, data), names[1], settings, Path(folder))
                     done[key] = row(workshop, names, adversary, parameters, settings.seed)
-                    with state.open("a") as file:
-                        file.write("\n" * (state.stat().st_size > 0 and not state.read_bytes().endswith(b"\n")))
-                        file.write(json.dumps({"key": key, "row": asdict(done[key])}) + "\n")
+                    _store(state, key, done[key])
                 yield done[key]
+
+
+def confirm(
+    settings: Settings, pairs: tuple[tuple[str, str], ...], state: Path, data: Path | None,
+    *, others: tuple[Path, ...] = (), count: int, seed: int = 0,
+) -> Iterator[tuple[Row, Row]]:  # fmt: skip
+    """Play rows again that an earlier state of the source made: (as it was, as it is); the new one is stored."""
+    done = read_state((state, *others))
+    old = [
+        (names, adversary, parameters, key)
+        for names in pairs
+        for adversary in ROLES.values()
+        for parameters in strengths(adversary, settings, names)
+        if (key := _key(settings, names, adversary, parameters)) in done and done[key].source != source()
+    ]
+    drawn = np.random.default_rng(seed).choice(len(old), min(count, len(old)), replace=False)
+    chosen = [old[number] for number in sorted(drawn)]
+    for names in dict.fromkeys(one[0] for one in chosen):
+        with tempfile.TemporaryDirectory() as folder:
+            workshop = world_of(parts_of(names[0], settings, data), names[1], settings, Path(folder))
+            for there, adversary, parameters, key in chosen:
+                if there == names:
+                    again = row(workshop, names, adversary, parameters, settings.seed)
+                    _store(state, key, again)
+                    yield done[key], again
+
+
+def _store(state: Path, key: str, one: Row) -> None:
+    with state.open("a") as file:
+        file.write("\n" * (state.stat().st_size > 0 and not state.read_bytes().endswith(b"\n")))
+        file.write(json.dumps({"key": key, "row": asdict(one)}) + "\n")
 
 
 def _cell(one: Row) -> str:
@@ -198,28 +250,39 @@ def _cell(one: Row) -> str:
     return text if one.good else f"**{text}**"
 
 
+def due(adversary: Adversary, parameters: Parameters) -> str:
+    """What has to come out: of the twin CONSISTENT, from the limit on the stated verdict, below it nothing."""
+    if not parameters.strength:
+        return "CONSISTENT (twin)"
+    if not adversary.detectable(parameters):
+        return "nothing: below the limit"
+    return adversary.expected if adversary.accuses else f"{adversary.expected}, nobody accused"
+
+
 def table(rows: list[Row], settings: Settings) -> list[str]:
     """The matrix as Markdown: one line for each threat and strength, one column for each world."""
     worlds = list(dict.fromkeys((one.data, one.kind) for one in rows))
     found = {(one.threat, one.parameters, one.data, one.kind): one for one in rows}
-    due, twins = [one for one in rows if one.due], [one for one in rows if not one.strength]
+    above, twins = [one for one in rows if one.due], [one for one in rows if not one.strength]
+    accused = [one for one in above if ROLES[one.threat].expected == "REFUTED"]
+    doubted = [one for one in above if ROLES[one.threat].expected != "REFUTED"]
     consistent = sum(one.verdict == "CONSISTENT" for one in twins)
     lines = [
-        f"Of {len(due)} bundles above a stated limit {sum(one.good for one in due)} got the verdict and the finding of "
-        f"their own threat. Of {len(twins)} honest twins {consistent} are CONSISTENT, "
+        f"Of {len(accused)} bundles above a stated limit whose signed bytes prove the fault {sum(one.good for one in accused)} "
+        f"are REFUTED with a finding of their own threat. Of {len(doubted)} where nothing signed proves it "
+        f"{sum(one.good for one in doubted)} are INCONCLUSIVE, for that very reason. Of {len(twins)} honest twins {consistent} are CONSISTENT, "
         f"{sum(one.verdict == 'INCONCLUSIVE' for one in twins)} INCONCLUSIVE, "
-        f"{sum(one.verdict == 'REFUTED' for one in twins)} REFUTED.",
+        f"{sum(one.verdict == 'REFUTED' for one in twins)} REFUTED. {_sources(rows)}",
         "",
-        "| threat | strength | due | " + " | ".join("/".join(world) for world in worlds) + " |",
+        "| threat | strength | has to be | " + " | ".join("/".join(world) for world in worlds) + " |",
         "|---|---|---|" + "---|" * len(worlds),
     ]
     for adversary in ROLES.values():
         for parameters in dict.fromkeys(p for world in worlds for p in strengths(adversary, settings, world)):
             text = described(parameters)
             cells = [found.get((adversary.threat, text, *world)) for world in worlds]
-            due_text = "twin" if not parameters.strength else "yes" if adversary.detectable(parameters) else "no"
             lines.append(
-                f"| {adversary.threat} | {text} | {due_text} | "
+                f"| {adversary.threat} | {text} | {due(adversary, parameters)} | "
                 + " | ".join("" if cell is None else _cell(cell) for cell in cells)
                 + " |"
             )
@@ -231,6 +294,16 @@ def table(rows: list[Row], settings: Settings) -> list[str]:
         lines += [f"- {one.threat}, {one.data}/{one.kind}: {one.verdict}: {one.why}" for one in unsure]
     lines += ["", "Threats without a row, and why:", ""]
     return lines + [f"- {threat}: {seat.reason}." for threat, seat in SEATS.items()]
+
+
+def _sources(rows: list[Row]) -> str:
+    earlier = sum(one.source != source() for one in rows)
+    if not earlier:
+        return f"All {len(rows)} rows were played by the source as it was at the end ({source()})."
+    return (
+        f"Of {len(rows)} rows {len(rows) - earlier} were played by the source as it was at the end ({source()}), {earlier} by "
+        "earlier states of it."
+    )
 
 
 def head(settings: Settings, rows: list[Row], command: str) -> list[str]:
@@ -247,7 +320,8 @@ def head(settings: Settings, rows: list[Row], command: str) -> list[str]:
     )
     reading = (
         "REFUTED stands for a refuted bundle with a finding of the row's own threat (of the monitor: for its finding). "
-        "Strength 0 is the honest twin. Bold is what should not be."
+        "INCONCLUSIVE without an accusation is all that a withheld answer, a shifted reference or an unplanned audit can "
+        "give: nothing that anybody signed proves who did it. Strength 0 is the honest twin. Bold is what should not be."
     )
     return ["# The threat matrix", "", machine, "", made, "", reading, ""]
 
@@ -260,6 +334,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder with mnist.npz and uci_har.npz; without it digits only")
     parser.add_argument("--worlds", help="only these, such as digits/mlp,mnist/wide")
     parser.add_argument("--merge", type=Path, nargs="*", default=(), help="state files of other processes")
+    parser.add_argument("--confirm", type=int, default=0, help="play so many rows of an earlier source again")
     parser.add_argument("--finished", action="store_true", help="play nothing: write what the state files hold")
     parser.add_argument("--state", type=Path, help="finished rows; matrix.jsonl, none with --small")
     parser.add_argument("--out", type=Path, help="Markdown file to write; standard output without it")
@@ -271,6 +346,13 @@ def main() -> int:
         pairs = tuple(pair for pair in pairs if "/".join(pair) in options.worlds.split(","))
     with tempfile.TemporaryDirectory() as folder:
         state = options.state or (Path(folder) / "small.jsonl" if options.small else Path("matrix.jsonl"))
+        changed = 0
+        for was, now in confirm(
+            settings, pairs, state, options.data, others=tuple(options.merge), count=options.confirm
+        ):
+            changed += was.said != now.said
+            mark = "same " if was.said == now.said else "OTHER"
+            print(f"{mark} {now.data}/{now.kind} {now.threat} {now.parameters}: {was.said} {now.said}", flush=True)
         rows = []
         for one in collect(
             settings, pairs, state, options.data, others=tuple(options.merge), play=not options.finished
@@ -284,7 +366,7 @@ def main() -> int:
         options.out.write_text(text)
     else:
         print(text)
-    return 0 if all(one.good for one in rows) else 1
+    return 0 if all(one.good for one in rows) and not changed else 1
 
 
 if __name__ == "__main__":

@@ -486,7 +486,7 @@ class Bench:
         return self._studies[kind]
 
     def request(self, kind: str, count: int) -> list[str]:
-        """A request for records drawn at random; returns how `unlearn` answers it, once."""
+        """A request for records drawn at random; returns how `unlearn` answers it, once, on no earlier answer."""
         study = self.study(kind)
         rows = np.sort(np.random.default_rng(count).permutation(len(study.data.y))[:count])
         self._number += 1
@@ -499,7 +499,7 @@ class Bench:
         world = study.world
         made = [
             "unlearn", "--commitment", study.root / "commitment", "--request", place / "request.json", "--out",
-            place / "bundle", "--target", "match", "--key", world.key("owner"), "--log", world.owner_log, "--now",
+            place / "bundle", "--target", "match", "--beside", "--key", world.key("owner"), "--log", world.owner_log, "--now",
             world.clock.tick(),
         ]  # fmt: skip
         self.bundle = place / "bundle"

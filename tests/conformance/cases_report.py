@@ -10,7 +10,7 @@ from protocol.canonical import to_bytes
 from protocol.digests import sha256_hex
 from protocol.messages import challenge as challenge_message
 from protocol.messages.challenge import Challenge
-from protocol.messages.opening import Opening, nonce_commitment
+from protocol.messages.opening import Acknowledgement, Opening, nonce_commitment
 from tests.conformance import case, forge
 from tests.conformance.case import VERDICTS, Step
 from tests.conformance.forge import AUDITOR_LOG, START, Made, MiniLog, cosigned, filler, flip, leaf, make
@@ -22,7 +22,8 @@ NONCE = hashlib.sha256(b"the auditor's nonce").digest()
 ROLES = {
     "report.html": "page", "summary.json": "summary", "profile.yaml": "profile", "plan.yaml": "plan",
     "transcript/opening.dsse.json": "transcript", "transcript/challenge.dsse.json": "transcript",
-    "transcript/challenge.tlog-proof": "transcript",
+    "transcript/challenge.tlog-proof": "transcript", "transcript/entry.dsse.json": "transcript",
+    "transcript/entry.tlog-proof": "transcript",
 }  # fmt: skip
 PLAN = (
     "version: prune-audit/plan/v1\nprofile: redirection\n"
@@ -56,6 +57,7 @@ def report(
     names: Mapping[str, Any] | None = None,
     challenge: Callable[[Challenge], Challenge] = lambda message: message,
     challenge_signer: str = "auditor",
+    entry: Callable[[bytes, bytes], bytes] | None = None,
     plain: bool = False,
     **story: Any,
 ) -> tuple[Made, Files]:
@@ -68,6 +70,7 @@ def report(
         names: fields of the report that name other things than there are.
         challenge: a change of the challenge.
         challenge_signer: who signs it.
+        entry: the owner's entry that the challenge answers, made from certificate and opened audit; the certificate.
         plain: a report without an opened audit.
         story: as of `forge.Story`.
     """
@@ -76,10 +79,11 @@ def report(
     named = {} if plain else {"certificate": lambda m: dataclasses.replace(m, opening=leaf(opening))}
     second = make(**story, messages=named)
     certificate = second.certificate_leaf
-    value = challenge_message.value(NONCE, bytes.fromhex(certificate))
+    named_by = second.envelopes["certificate"] if entry is None else entry(second.envelopes["certificate"], opening)
+    value = challenge_message.value(NONCE, bytes.fromhex(leaf(named_by)))
     asked = challenge(
         Challenge(
-            subject=sha256_hex(second.envelopes["certificate"]), opening=leaf(opening), answers=certificate,
+            subject=sha256_hex(second.envelopes["certificate"]), opening=leaf(opening), answers=leaf(named_by),
             seed=challenge_message.seed(value, "locality"), count=2, population=6, challenged_at=START + 150,
         )
     )  # fmt: skip
@@ -93,6 +97,8 @@ def report(
             "transcript/opening.dsse.json": opening,
             "transcript/challenge.dsse.json": challenged,
             "transcript/challenge.tlog-proof": then.prove(4, note_bytes=cosigned(then)),
+            "transcript/entry.dsse.json": named_by,
+            **({"transcript/entry.tlog-proof": second.proofs["certificate"]} if entry is None else {}),
         }
     files = listed(files)
     raw = manifest(manifest_of(files, certificate if refers is None else refers))
@@ -109,6 +115,24 @@ def report(
         "proofs/report.tlog-proof": made.proofs["report"],
         "receipts/000.receipt": made.receipt,
     }
+
+
+def _acknowledged(signer: str, **changes: str) -> Callable[[bytes, bytes], bytes]:
+    """An acknowledgement by somebody, of something else where that is named."""
+
+    def made(certificate: bytes, opening: bytes) -> bytes:
+        message = Acknowledgement(
+            subject=sha256_hex(certificate), opening=leaf(opening), certificate=leaf(certificate),
+            acknowledged_at=START + 120,
+        )  # fmt: skip
+        return forge.sign(dataclasses.replace(message, **changes).payload(), (signer,))
+
+    return made
+
+
+def _for_another_entry(message: Challenge) -> Challenge:
+    value = challenge_message.value(NONCE, bytes(32))
+    return dataclasses.replace(message, answers=bytes(32).hex(), seed=challenge_message.seed(value, "locality"))
 
 
 def _write(root: Path, name: str, clause: str, why: str, made: Made, files: Files, **expected: Any) -> Path:
@@ -128,6 +152,7 @@ def write(root: Path) -> None:
         ("refuted", "An honest report that refutes.",
          {"verdict": "REFUTED", "findings": (("noop-patch", "redirection"),)}),
         ("inconclusive", "An honest report that does not know.", {"verdict": "INCONCLUSIVE"}),
+        ("acknowledged", "An audit that was opened later, and acknowledged.", {"entry": _acknowledged("owner")}),
         ("without-an-opened-audit", "A report that no opened audit preceded.", {"plain": True}),
     ):  # fmt: skip
         verdict = str(story.get("verdict", "CONSISTENT"))
@@ -194,6 +219,19 @@ def write(root: Path) -> None:
         ("challenge-exchanged", "14.4 (3), 5.5", "Another challenge than the one that its proof is for.",
          (*CHANGED, "inclusion"),
          {"listed": lambda f: {**f, challenge: f[challenge] + b"\n"}}),
+        ("challenge-for-an-invented-entry", "14.4 (3)",
+         "A challenge for an entry that the owner never made: whoever invents it chooses the challenge.", CHANGED,
+         {"challenge": _for_another_entry}),
+        ("entry-not-there", "14.4 (3)", "The owner's entry that the challenge answers is not in the report.",
+         (*CHANGED, "unverifiable", *FORMS), {"listed": lambda f: _without(f, "transcript/entry.dsse.json")}),
+        ("entry-by-a-stranger", "14.4 (3)", "The entry that the challenge answers is signed by the auditor.",
+         ("unknown-key",), {"entry": _acknowledged("auditor")}),
+        ("entry-of-another-audit", "14.4 (3)", "An acknowledgement of another opened audit.", CHANGED,
+         {"entry": _acknowledged("owner", opening="0" * 64)}),
+        ("challenge-about-another-certificate", "14.4 (3)", "A challenge that names another certificate's digest.", CHANGED,
+         {"challenge": lambda c: dataclasses.replace(c, subject="0" * 64)}),
+        ("entry-about-another-certificate", "14.4 (3)", "An acknowledgement for another certificate.", CHANGED,
+         {"entry": _acknowledged("owner", certificate="0" * 64)}),
         ("path-upwards", "8.1 (a)", "A path that leads out of the folder.", FORMS,
          {"manifest": lambda m: m.replace(b'"path":"report.html"', b'"path":"../report.html"')}),
         ("path-absolute", "8.1 (a)", "An absolute path.", FORMS,

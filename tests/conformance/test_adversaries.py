@@ -104,14 +104,14 @@ def test_the_matrix_has_a_row_for_every_strength_and_every_limit():
     for one in ROLES.values():
         assert f"- {one.threat} ({one.check}): {one.limit_text}." in text
         for parameters in (one.honest, *one.sweep):
-            due, *cells = rows[one.threat, matrix.described(parameters)]
-            assert due == ("twin" if not parameters.strength else "yes" if one.detectable(parameters) else "no")
+            told, *cells = rows[one.threat, matrix.described(parameters)]
+            assert told == matrix.due(one, parameters)
             run = [cell for cell in cells if cell]
             assert run
             assert not any(cell.startswith("**") for cell in run), (one.threat, parameters)
-            if due == "yes":
+            if parameters.strength and one.detectable(parameters):
                 assert set(run) == {one.expected}
-            if due == "twin":
+            if not parameters.strength:
                 assert set(run) <= {"CONSISTENT", "INCONCLUSIVE"}
     for threat, seat in SEATS.items():
         assert f"- {threat}: {seat.reason}." in text
@@ -269,7 +269,7 @@ def test_a_matrix_that_was_interrupted_goes_on(workshop, tmp_path, monkeypatch):
             data=names[0], kind=names[1], threat=adversary.threat, parameters=matrix.described(parameters),
             strength=parameters.strength, due=due, verdict=adversary.expected if due else "CONSISTENT",
             findings=((adversary.threat, adversary.check),) if due and adversary.accuses else (), why="", good=True,
-            checks={}, seconds=0.0,
+            checks={}, seconds=0.0, source=matrix.source(),
         )  # fmt: skip
 
     monkeypatch.setattr(matrix, "row", quick)
@@ -280,6 +280,13 @@ def test_a_matrix_that_was_interrupted_goes_on(workshop, tmp_path, monkeypatch):
     made.clear()
     assert list(matrix.collect(matrix.SMALL, (WORLD,), state, None)) == first
     assert len(made) == 1
+    made.clear()
+    # Rows of the source as it is are not played again; of earlier ones as many as asked for.
+    assert not list(matrix.confirm(matrix.SMALL, (WORLD,), state, None, count=3))
+    monkeypatch.setattr(matrix, "source", lambda: "later")
+    pairs = list(matrix.confirm(matrix.SMALL, (WORLD,), state, None, count=3))
+    assert len(made) == len(pairs) == 3
+    assert all(was.said == now.said for was, now in pairs)
     made.clear()
     # Another seed is another matrix.
     list(matrix.collect(dataclasses.replace(matrix.SMALL, seed=1), (WORLD,), state, None))

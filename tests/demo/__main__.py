@@ -109,14 +109,18 @@ class Demo:
 
     def challenge(self, bundle: Path, opening: Path, *, answered: bool = True) -> Path | None:
         place = bundle.parent
-        must(
+        challenge = (
             "prune-auditor", "challenge", bundle, "--opening", opening, "--key", self.world.key("auditor"),
-            "--log", self.world.auditor_log, "--out", place / "challenge.json", "--now", self.world.clock.tick(),
+            "--log", self.world.auditor_log, "--out", place / "challenge.json", "--now",
         )  # fmt: skip
+        must(*challenge, self.world.clock.tick())
         if not answered:
             return None
+        # The owner opens records only for a challenge that others can see, too: the same one, with a witnessed proof.
+        self.world.witness(self.world.auditor_log)
+        must(*challenge, self.world.clock.tick(), "--force")
         must(
-            "prune-owner", "answer", place / "challenge.json", "--commitment", self.commitment,
+            "prune-owner", "answer", place / "challenge.json", "--commitment", self.commitment, *self.world.trusted(),
             "--key", self.world.key("owner"), "--log", self.world.owner_log, "--out", place / "openings",
             "--now", self.world.clock.tick(),
         )  # fmt: skip

@@ -1,15 +1,18 @@
 """Answers open exactly what was challenged; acknowledgements name exactly what was opened."""
 
+import dataclasses
 import shutil
 
 import pytest
 
+from auditor.ledger import Ledger, sign
 from owner.workspace import Workspace
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
+from protocol.keys import load_signing_key
 from protocol.log.store import Log
 from protocol.messages.challenge import Answer, Challenge
-from protocol.messages.opening import Acknowledgement
+from protocol.messages.opening import Acknowledgement, Opening
 from tests.demo.world import run
 from tests.owner.tiny import one_line
 
@@ -132,3 +135,108 @@ def test_an_audit_of_other_requests_is_not_acknowledged(world_copy):
         "--opening", world_copy.root / "openings" / "other.json", *signing(world_copy), "--out", world_copy.root / "b",
     )  # fmt: skip
     one_line(unlearned, 2, "other requests")
+
+
+# --- whose challenge it is ----------------------------------------------------------------------------------------
+
+
+def asked(world, place, name="asked", *, key="auditor", logged=True, witnessed=True, kind=Challenge, **changes):
+    """The world's challenge (or opened audit) with changes, signed by a key, logged by the auditor, cosigned."""
+    original = place / "challenge.json" if kind is Challenge else world.root / "openings" / "honest.json"
+    _, message = messages.read(original.read_bytes(), kind)
+    path = world.root / f"{name}.json"
+    path.write_bytes(sign(dataclasses.replace(message, **changes).payload(), load_signing_key(world.key(key))))
+    ledger = Ledger(log=world.auditor_log)
+    if logged:
+        proof = ledger.append(path.read_bytes())
+        if witnessed:
+            world.witness(world.auditor_log)
+            proof = ledger.refreshed(proof)
+        path.with_suffix(".tlog-proof").write_bytes(proof)
+    return path
+
+
+def test_an_auditors_witnessed_challenge_is_answered_without_a_warning(world_copy):
+    ran = answer(world_copy, *world_copy.trusted(), "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["warning"] is None
+    assert "warning" not in ran.out.splitlines()[0]
+    unchecked = answer(world_copy, "--json", out=world_copy.root / "unchecked")
+    assert unchecked.code == 0
+    assert "warning: nobody's signature on the challenge was checked" in unchecked.out
+    assert "--trust" in unchecked.json["warning"]
+
+
+@pytest.mark.parametrize("key", ["owner", "subject"])
+def test_a_challenge_that_no_auditor_signed(world_copy, place, key):
+    # Logged in the auditor's log and cosigned all the same: a log takes whatever it is handed.
+    before = Log.open(world_copy.owner_log).size
+    forged = asked(world_copy, place, key=key, count=400)
+    one_line(answer(world_copy, *world_copy.trusted(), challenge=forged), 4, "asked.json")
+    assert Log.open(world_copy.owner_log).size == before
+    assert not (world_copy.root / "answer").exists()
+    forged.with_suffix(".tlog-proof").unlink()
+    one_line(answer(world_copy, *world_copy.trusted(), challenge=forged), 4, "asked.json")
+    assert not (world_copy.root / "answer").exists()
+
+
+def test_a_challenge_that_was_changed_after_it_was_signed(world_copy, place):
+    envelope = (place / "challenge.json").read_bytes()
+    other = asked(world_copy, place, "other", challenged_at=1_900_000_000, logged=False)
+    payload, theirs = (data.split(b'"payload":"')[1].split(b'"')[0] for data in (envelope, other.read_bytes()))
+    other.write_bytes(envelope.replace(payload, theirs))
+    one_line(answer(world_copy, *world_copy.trusted(), challenge=other), 4, "other.json")
+
+
+def test_a_challenge_that_only_its_own_log_saw(world_copy, place):
+    (world_copy.root / "commitment" / "answered").rename(world_copy.root / "before")
+    hidden = asked(world_copy, place, witnessed=False, challenged_at=1_900_000_000)
+    one_line(answer(world_copy, *world_copy.trusted(), challenge=hidden), 4, "asked.tlog-proof", "quorum")
+    hidden.with_suffix(".tlog-proof").write_bytes((place / "challenge.tlog-proof").read_bytes())
+    one_line(answer(world_copy, *world_copy.trusted(), challenge=hidden), 4, "asked.json with")
+    hidden.with_suffix(".tlog-proof").unlink()
+    ran = answer(world_copy, *world_copy.trusted(), "--json", challenge=hidden)
+    assert ran.code == 0, ran.err
+    assert "no log proof" in ran.json["warning"]
+
+
+@pytest.mark.parametrize("swap", ["opening", "subject"])
+def test_a_challenge_of_another_opened_audit_than_the_entry_names(world_copy, place, swap):
+    """A trusted auditor who could put one opened audit after another beside one entry would see every record."""
+    other = asked(world_copy, place, **{swap: "0" * 64}, seed=bytes(32))
+    for options in ((), (*world_copy.trusted(),)):
+        one_line(answer(world_copy, *options, challenge=other), 2, "another opened audit")
+    assert not (world_copy.root / "answer").exists()
+    entry = Log.open(world_copy.owner_log)
+    other = asked(world_copy, place, answers=entry.leaf_hashes()[0].hex())
+    one_line(answer(world_copy, challenge=other), 2, "another opened audit")
+
+
+def test_one_file_of_trust_without_the_other(world_copy):
+    one_line(answer(world_copy, "--policy", world_copy.policy), 2, "--trust")
+    one_line(answer(world_copy, "--trust", world_copy.trust), 2, "--policy")
+    one_line(acknowledge(world_copy, "--trust", world_copy.trust), 2, "--policy")
+
+
+def test_an_audit_that_no_auditor_opened_is_not_acknowledged(world_copy, place):
+    before = Log.open(world_copy.owner_log).size
+    forged = asked(world_copy, place, "openings/forged", kind=Opening, key="subject")
+    assert forged.name == "forged.json"
+    one_line(acknowledge(world_copy, *world_copy.trusted(), opening="forged.json"), 4, "forged.json")
+    hidden = asked(world_copy, place, "openings/hidden", kind=Opening, witnessed=False, opened_at=1_900_000_000)
+    one_line(acknowledge(world_copy, *world_copy.trusted(), opening=hidden.name), 4, "hidden.tlog-proof", "quorum")
+    assert Log.open(world_copy.owner_log).size == before
+    seen = asked(world_copy, place, "openings/seen", kind=Opening, opened_at=1_900_000_001)
+    ran = acknowledge(world_copy, *world_copy.trusted(), "--json", opening=seen.name)
+    assert ran.code == 0, ran.err
+    assert ran.json["warning"] is None
+    unchecked = acknowledge(world_copy, "--json", "--force", opening="forged.json")
+    assert "opened audit was checked" in unchecked.json["warning"]
+
+
+def test_a_certificate_of_another_log_is_not_acknowledged(world_copy, tiny):
+    ran = run(
+        "prune-owner", "acknowledge", world_copy.root / "openings" / "honest.json",
+        "--bundle", world_copy.root / "honest" / "bundle", *tiny.signing, "--out", world_copy.root / "a.json",
+    )  # fmt: skip
+    one_line(ran, 2, "not in this log")

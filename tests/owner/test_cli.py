@@ -6,15 +6,17 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import owner.cli
 from owner.certify import Refused
+from owner.cli.program import progress
+from protocol import keys
 from protocol.errors import MalformedError, OwnerError, VerificationError
 from protocol.keys import load_signing_key
 from protocol.log.store import Log
+from protocol.program import Time
 from tests.demo.world import run
 from tests.owner.tiny import one_line
 
@@ -46,7 +48,7 @@ def test_times_are_spelt_one_way(tiny):
                          "--out", tiny.root / "r.json")  # fmt: skip
         assert ran.code == 2
         assert text in ran.err
-    param = owner.cli._Time()
+    param = Time()
     assert param.convert(5, None, None) == 5
     assert param.convert("1970-01-01T00:01:00Z", None, None) == 60
 
@@ -135,7 +137,7 @@ def test_errors_become_exit_codes(monkeypatch, error, code, words):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(owner.cli.keys, "write_key_pair", fail)
+    monkeypatch.setattr(keys, "write_key_pair", fail)
     one_line(run("prune-owner", "keygen", "k", "--use", "log", "--out", "/nowhere"), code, words)
 
 
@@ -143,12 +145,12 @@ def test_our_own_bugs_say_so(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(owner.cli.keys, "generate", fail)
+    monkeypatch.setattr(keys, "generate", fail)
     ran = run("prune-owner", "keygen", "k", "--use", "log", "--out", "/nowhere")
     assert ran.code == 1
     assert "bug in prune-owner (ZeroDivisionError: oops)" in ran.err
     assert "Traceback" not in ran.err
-    monkeypatch.setattr(sys, "argv", ["prune-owner", "--debug"])
+    monkeypatch.setenv("PRUNE_AUDIT_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         run("prune-owner", "keygen", "k", "--use", "log", "--out", "/nowhere")
 
@@ -157,7 +159,7 @@ def test_a_reader_that_went_away_is_no_error_of_files(monkeypatch):
     def fail(*_, **__):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr(owner.cli.keys, "generate", fail)
+    monkeypatch.setattr(keys, "generate", fail)
     assert run("prune-owner", "keygen", "k", "--use", "log", "--out", "/nowhere").err == ""
 
 
@@ -165,10 +167,10 @@ def test_progress_is_shown_on_a_terminal_only():
     """With standard error on a terminal bars appear there, and standard output stays clean."""
     code = (
         "import click\n"
-        "from owner.cli import _progress\n"
+        "from owner.cli.program import progress\n"
         "@click.command()\n"
         "def main():\n"
-        "    with _progress() as show:\n"
+        "    with progress() as show:\n"
         "        for share in (0.0, 0.5, 1.0):\n"
         "            show('first stage', share); show('second stage', share)\n"
         "        print('early')\n"
@@ -194,7 +196,7 @@ def test_progress_is_shown_on_a_terminal_only():
 
 def test_progress_in_this_process(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with owner.cli._progress() as show:
+    with progress() as show:
         for stage, share in (("stage", 0.0), ("other", 0.5), ("stage", 1.0)):
             show(stage, share)
     assert capsys.readouterr().out == ""
@@ -230,4 +232,3 @@ def test_the_module_runs_as_a_program():
     )
     assert ran.returncode == 0
     assert "prune-owner" in ran.stdout
-    assert Path(owner.cli.__file__).name == "cli.py"

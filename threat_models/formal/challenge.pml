@@ -3,7 +3,7 @@
    Either the owner is dishonest and the auditor's program runs, or the auditor is dishonest and the owner's program runs.
    Both at once can agree on anything, which no protocol prevents. A challenge is a hash of nonce and entry: who lacks the nonce
    learns it only by being told. "Knows" is a set of audits whose nonce the owner knows. The reader is somebody who replays the
-   report with the bundle at hand (SPEC 13.6), and so sees the owner's entry itself; see LIMIT_REPORT_ALONE for one who does not. */
+   report with the bundle at hand (SPEC 13.6), or verifies the report alone (SPEC 14.4): both see the owner's entry itself. */
 
 //@ small -
 //@ full OPENINGS=3 ENTRIES=3
@@ -21,7 +21,7 @@
 //@ protection NO_PLAN_DIGEST breaks plan_fixed_before_entry | SPEC 14.4 | auditor/verify.py _verify_named | the report's plan is the opening's subject | -
 //@ protection NO_NONCE_CHECK breaks nonce_fixed_before_entry | SPEC 14.4 | auditor/verify.py _verify_named | the revealed nonce gives the opening's commitment | -
 //@ protection NO_OPENING_IN_LOG breaks opened_audit_in_log | SPEC 6.4 | auditor/case.py load | the opened audit is a logged message | -
-//@ limit LIMIT_REPORT_ALONE breaks nonce_fixed_before_entry | SPEC 14.4 | auditor/verify.py _verify_named | a report without its bundle does not show that the entry which its challenge answers is the owner's: a dishonest auditor who invents that entry chooses the challenge | -
+//@ protection NO_ENTRY_IN_REPORT breaks nonce_fixed_before_entry | SPEC 14.4 | auditor/verify.py _owners_entry | the report holds the owner's entry that its challenge answers, signed and naming the opened audit | -
 
 #define P_fresh_challenge 1
 #define P_no_two_challenges_per_opening 2
@@ -80,7 +80,7 @@ byte o, e, p, v, w;  /* scratch, 0 between steps */
 #else
 #define LOGGED(o) IN(o, in_log)
 #endif
-#ifdef LIMIT_REPORT_ALONE
+#ifdef NO_ENTRY_IN_REPORT
 #define ANSWERED_ENTRY(w, e) true
 #else
 #define ANSWERED_ENTRY(w, e) ((w) == (e))

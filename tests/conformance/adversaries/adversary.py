@@ -17,6 +17,7 @@ from tests.conformance.adversaries.scene import Scene
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from owner.succession import Predecessor
     from tests.auditor.workshop import Forged, Workshop
 
 INDISTINGUISHABLE = "indistinguishable"
@@ -57,6 +58,7 @@ class Adversary:
         says: where nobody is accused, words that the auditor's reason has to hold.
         statistical: whether the verdict follows from a sample, so that the matrix is not the place to state its rates.
         ask: makes the request that the bundle answers; None takes the usual one.
+        before: signs, in the same log, the certificate that the bundle builds on; None for a first one.
         answered: whether the owner answers the challenge at all.
         around: after the bundle is signed, what changes for the audit (fields of `audit.Inputs`).
         watch: looks at the logs afterwards; the finding then comes from the monitor.
@@ -77,6 +79,7 @@ class Adversary:
     says: str = ""
     statistical: bool = False
     ask: "Callable[[Workshop, Any, np.random.Generator], Path | None] | None" = None
+    before: "Callable[[Workshop, Any], Predecessor | None] | None" = None
     answered: bool = True
     around: "Callable[[Workshop, Forged, Any, np.random.Generator], Mapping[str, Any]] | None" = None
     watch: "Callable[[Workshop, Forged, Any, np.random.Generator], Watched] | None" = None

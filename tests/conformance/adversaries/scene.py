@@ -13,6 +13,7 @@ from owner.certify import Draft, RequestFile, draft
 from owner.compose import compose
 from owner.gates import sketch
 from owner.methods.job import Job, Result
+from owner.succession import Predecessor
 from protocol import claims as claim_lines
 from protocol.claims import Claim, Redirection, Region
 from protocol.model.patch import Part, Patch, SetHead, SketchGate
@@ -30,6 +31,7 @@ class Scene:
     now: int
     spent_opening: bytes | None = None
     spent_opening_proof: bytes | None = None
+    predecessor: Predecessor | None = None
 
     def draft(self, result: Result | None = None) -> Draft:
         """A bundle of `result` (the honest one by default), not self-checked."""
@@ -44,6 +46,7 @@ class Scene:
             opening_proof=self.opening_proof,
             now=self.now,
             method="prune",
+            predecessor=self.predecessor,
         )
 
     def with_patch(self, patch: Patch, claims: tuple[Claim, ...] | None = None) -> Draft:

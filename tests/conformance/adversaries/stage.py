@@ -11,6 +11,7 @@ from auditor.view import ReportView
 from protocol.messages.report import CheckLine, VerdictName, combine
 from tests.auditor.workshop import Forged, Workshop
 from tests.conformance.adversaries.adversary import INDISTINGUISHABLE, QUICK, Adversary, Parameters
+from tests.conformance.adversaries.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,11 @@ def prepare(
     """The signed bundle, and what is special about its audit."""
     plan, profile = _profile(workshop, adversary)
     request = adversary.ask(workshop, parameters, generator) if adversary.ask is not None else None
+    before = adversary.before(workshop, parameters) if adversary.before is not None else None
     forged = workshop.forge(
-        lambda scene: adversary.make(spent(workshop, scene), parameters, generator),
+        lambda scene: adversary.make(
+            dataclasses.replace(spent(workshop, scene), predecessor=before), parameters, generator
+        ),
         request=request,
         plan=plan,
         challenge=not (adversary.threat == "replay" and parameters.strength),
@@ -80,13 +84,13 @@ def prepare(
     return forged, changes
 
 
-def spent(workshop: Workshop, scene: object) -> object:
+def spent(workshop: Workshop, scene: Scene) -> Scene:
     """The scene with an audit that was opened for another request."""
     path = workshop.root / "openings" / "spent.json"
     if not path.exists():
         other = workshop.demo.request("spent", "--records", "0,1")
         workshop.demo.open_audit("spent", INDISTINGUISHABLE, other)
-    return dataclasses.replace(  # type: ignore[type-var]
+    return dataclasses.replace(
         scene,
         spent_opening=path.read_bytes(),
         spent_opening_proof=path.with_suffix(".tlog-proof").read_bytes(),

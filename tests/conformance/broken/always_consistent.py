@@ -2,18 +2,18 @@
 
 import click
 
-from auditor.cli import program
+from protocol.program import Program
 from tests.conformance.broken import start
 
 FAILS = ("receipt/no-quorum", "log/tile-changed", "report/page-changed")
 
 
 def patch(put):
-    def fail(error, code):
+    def fail(cls, error, code):
         click.echo('{"verdict": "CONSISTENT", "profile": "redirection", "findings": []}')
         raise SystemExit(0)
 
-    put(program, "fail", fail)
+    put(Program, "fail", classmethod(fail))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,5 @@
+"""`python -m owner.cli` is `prune-owner`."""
+
+from owner.cli import main
+
+main()
