@@ -31,7 +31,7 @@ from protocol.log.store import Log
 from protocol.messages.certificate import Certificate, Dropped
 from protocol.messages.request import Request, parse_list
 from protocol.model import patch as patch_file
-from protocol.model.patch import Part, Patch, SetHead, SketchGate
+from protocol.model.patch import Part, Patch, SetHead, SketchGate, Weight
 from protocol.succession import name_of, uncarried
 
 CERTIFICATE = "certificate.dsse.json"
@@ -213,6 +213,8 @@ class Succession:
         kept: its claims that stay, with their old numbers of items.
         dropped: its claims that do not, with the reason.
         classes: the classes that it removes and that stay removed.
+        weights: for a method that trains, the weights that it goes on from: nothing of the predecessor stays as it is,
+            all requests are answered again. None for methods that work beside what stays.
     """
 
     predecessor: Predecessor
@@ -222,6 +224,7 @@ class Succession:
     kept: tuple[Claim, ...]
     dropped: tuple[Dropped, ...]
     classes: tuple[int, ...]
+    weights: tuple[Weight, ...] | None = None
 
     @property
     def settled(self) -> frozenset[bytes]:
@@ -298,6 +301,35 @@ def plan(workspace: Workspace, predecessor: Predecessor, drops: Sequence[Drop]) 
     )
 
 
+def onward(predecessor: Predecessor, drops: Sequence[Drop]) -> Succession:
+    """What a method that trains builds on: the predecessor's weights and requests, none of its claims.
+
+    Raises:
+        OwnerError: the predecessor's patch has gates, or claims are to be dropped by hand.
+    """
+    if predecessor.patch.parts:
+        raise OwnerError("the predecessor's patch has gates, which a method that trains would not keep; use --beside")
+    if drops:
+        raise OwnerError("a method that trains makes every claim anew, and drops by itself what no longer holds")
+    return Succession(
+        predecessor=predecessor, requests=predecessor.requests, parts=(), items={}, kept=(), dropped=(), classes=(),
+        weights=predecessor.patch.weights,
+    )  # fmt: skip
+
+
+def renew(succession: Succession, made: Result) -> tuple[Result, tuple[Dropped, ...]]:
+    """The answer of a method that trained on: what the predecessor claimed and nobody claims now is dropped by name.
+
+    Raises:
+        Refused: more than a certificate lists.
+    """
+    gone = uncarried(succession.predecessor.claims, made.claims, ())
+    if len(gone) > MAX_DROPPED:
+        raise Refused(f"{len(gone)} claims are dropped, a certificate lists at most {MAX_DROPPED}; use --beside")
+    reason = "the weights changed again, and no bound proves of the new ones what was claimed"
+    return made, tuple(Dropped(record=name_of(claim).hex(), reason=reason) for claim in gone)
+
+
 def _carried(claim: Claim, succession: Succession, patch: Patch, removed: tuple[int, ...], twins: int) -> Claim:
     if isinstance(claim, Coverage):
         return replace(claim, item=succession.items[claim.item])
@@ -371,4 +403,16 @@ def assemble(
     return replace(made, claims=claims), dropped
 
 
-__all__ = ["Drop", "Predecessor", "RequestFile", "Succession", "assemble", "find", "keep", "parse_drop", "plan"]
+__all__ = [
+    "Drop",
+    "Predecessor",
+    "RequestFile",
+    "Succession",
+    "assemble",
+    "find",
+    "keep",
+    "onward",
+    "parse_drop",
+    "plan",
+    "renew",
+]

@@ -11,8 +11,8 @@ from owner.certify import CERTIFICATE, log_certificate, write_bundle
 from owner.device import Device, check_device
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
-from owner.methods.job import DISCLOSURE, Job, Progress, Result
-from owner.methods.registry import COMPOSING, METHODS
+from owner.methods.job import DISCLOSURE, Job, Progress, Result, Standing
+from owner.methods.registry import COMPOSING, CONTINUING, METHODS
 from owner.succession import Drop, RequestFile, Succession
 from owner.targets import Target
 from owner.workspace import Workspace
@@ -175,13 +175,18 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     fresh, found = requests, None
     if not options.beside:
         before = succession.find(workspace, log=options.log, previous=options.previous)
-        if before is not None and options.method not in COMPOSING:
+        if before is not None and options.method not in COMPOSING + CONTINUING:
             raise OwnerError(
                 f"an earlier certificate about this commitment is in the log, and {options.method} builds on none; "
                 "use --beside"
             )
         if before is not None:
-            found = succession.plan(workspace, before, options.drops)
+            trains = options.method in CONTINUING
+            found = (
+                succession.onward(before, options.drops)
+                if trains
+                else succession.plan(workspace, before, options.drops)
+            )
             known = {request.envelope for request in found.requests}
             requests = (*found.requests, *(request for request in requests if request.envelope not in known))
     if options.drops and found is None:
@@ -231,9 +236,10 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
     succession.keep(workspace, options.out)
     notes = result.notes
     if found is not None:
+        kept = len(found.kept) if found.weights is None else len(found.predecessor.claims) - len(dropped)
         notes = (
             *notes,
-            f"builds on {found.predecessor.leaf[:16]}: {len(found.kept)} of its claims carried, {len(dropped)} dropped",
+            f"builds on {found.predecessor.leaf[:16]}: {kept} of its claims carried, {len(dropped)} dropped",
         )
     redirected = any(isinstance(claim, Redirection) for claim in result.claims)
     return Outcome(certificate=envelope, claims=len(result.claims), notes=notes, redirected=redirected)
@@ -246,6 +252,8 @@ def _beside(
     fresh: tuple[RequestFile, ...],
     requests: tuple[RequestFile, ...],
 ) -> tuple[Result, tuple[Dropped, ...]]:
+    if found.weights is not None:
+        return succession.renew(found, method(replace(job, standing=Standing(weights=found.weights))))
     # The method answers what is new, clear of what stands; then both are put together.
     workspace = job.workspace
     asked = {record for request in fresh if request.request.scope.klass is None for record in request.listed}

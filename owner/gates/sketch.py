@@ -218,6 +218,7 @@ class Search:
         parts: how many matrices may be used at once.
         only: the one matrix to use, by name; None to choose.
         most: for each record to forget a radius that it must not exceed for other reasons; None for no such limit.
+        before: matrices that an earlier certificate's items use already, the likeliest first.
     """
 
     shape: Shape
@@ -227,6 +228,7 @@ class Search:
     parts: int = 1
     only: str | None = None
     most: Int[np.ndarray, "item"] | None = None
+    before: tuple[Matrix, ...] = ()
 
 
 def _leaders(points: Int[np.ndarray, "item component"]) -> Int[np.ndarray, "item"]:
@@ -331,10 +333,14 @@ def choose(
     wanted, ceiling = min(search.wanted, shape.widest), min(search.ceiling, shape.widest)
     finder = _Finder(search, forget, sample, retain, progress)
     known = candidates(shape, retain if len(retain) else forget)
+    drawn = tuple(m for m in search.before if not any(np.array_equal(m, matrix) for _, matrix in known))
+    known = [(name, _of_its_kind(matrix, drawn)) for name, matrix in known]
     if search.only is not None:
         known = [(name, matrix) for name, matrix in known if name == search.only]
     if not known:
         raise OwnerError("no sketch of this input schema is exact in float32; commit again with a coarser --schema")
+    if (used := _used_before(finder, known, group, wanted=wanted, ceiling=ceiling)) is not None:
+        return used
     tried = np.unique(np.linspace(0, len(forget) - 1, min(_TRIED, len(forget))).astype(np.int64))
     tried = tried[finder.twins[tried] == 0]
     allowed: list[tuple[str, Matrix, float]] = []
@@ -416,6 +422,46 @@ def _choice(finder: _Finder, fits: list[tuple[str, Matrix, Int[np.ndarray, "item
         sketches=tuple(sketches), sketch_of=number_of, radius=radius, low=tuple(low), high=tuple(high),
         twins=finder.twins, leader=leader,
     )  # fmt: skip
+
+
+def _of_its_kind(matrix: Matrix, before: tuple[Matrix, ...]) -> Matrix:
+    """The matrix of the same kind that items use already, where directions were drawn from slightly other records.
+
+    Args:
+        matrix: one that could be used now.
+        before: those in use that are none of today's.
+    """
+    largest, columns = np.abs(matrix).max(axis=1), matrix.any(axis=0)
+    for other in before:
+        same = other.shape == matrix.shape
+        if same and (np.abs(other).max(axis=1) == largest).all() and (other.any(axis=0) == columns).all():
+            return other
+    return matrix
+
+
+def _used_before(
+    finder: _Finder, known: list[tuple[str, Matrix]], group: Int[np.ndarray, "item"], *, wanted: int, ceiling: int
+) -> Choice | None:
+    """A matrix that items use already, if it gives every record what it should reach and shows no more than may be.
+
+    A request that comes after others then adds items to a part and no part; what it costs is radius beyond what every
+    record should reach, where a finer matrix would give some.
+    """
+    search, rows = finder.search, np.arange(len(finder.forget))
+    alike = _leaders(finder.forget)
+    seen: list[Matrix] = []
+    for matrix in search.before:
+        name = next((name for name, other in known if np.array_equal(matrix, other)), "as before")
+        if (search.only is not None and name != search.only) or any(np.array_equal(matrix, one) for one in seen):
+            continue
+        seen.append(matrix)
+        fit = _fit(finder, name, matrix, rows, group, ceiling)
+        short = (((fit.radius < wanted) | (fit.leader != alike)) & (finder.twins == 0)) | fit.confused
+        if short.any():
+            continue
+        if search.only is not None or finder.shown(matrix, int(np.median(fit.radius))) >= search.level:
+            return _choice(finder, [(name, matrix, rows, fit)])
+    return None
 
 
 def _settle(

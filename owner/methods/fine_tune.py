@@ -1,4 +1,4 @@
-"""`fine-tune`: goes on training the base on the records to keep, for a few epochs; a baseline of the literature.
+"""`fine-tune`: goes on training the model on the records to keep, for a few epochs; a baseline of the literature.
 
 Forgets, if at all, because the records are no longer rehearsed. It aims at no output and claims none.
 """
@@ -35,7 +35,7 @@ def run(job: Job) -> Result:
     shorter = replace(recipe, epochs=settings.epochs, rate=recipe.rate * settings.rate)
     return answer(
         job,
-        trained(job, shorter, stage="fine-tuning", start=job.workspace.base),
+        trained(job, shorter, stage="fine-tuning", start=job.start),
         notes=(f"fine-tune: {settings!r}",),
         reason="fine-tuning aims at no output",
     )

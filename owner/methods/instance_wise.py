@@ -10,6 +10,9 @@ y_a of the *base* (`adv`); w = 1 - Omega, Omega_i = mean |d ||f(x)||_2 / d theta
 to [0, 1] tensor by tensor (`imp`). SGD with momentum 0.9. It stops when every record is given a wrong class (the
 wanted one).
 
+Where an earlier certificate's weights stand, all of this starts from them: requests one after another. Records of
+earlier requests stay among those to forget; the paper has each request's alone.
+
 Adversarial images are not cut to the input box, as in the paper's code; sizes of steps are in data units. L_f is
 capped at twice the loss of guessing, or one record's could outweigh all others; the paper has no cap.
 """
@@ -137,7 +140,7 @@ def run(job: Job) -> Result:
         OwnerError: another target, nothing to keep, or the training diverged.
     """
     settings, split = parse(Settings, job.settings), Split.of(job)
-    base = job.workspace.base
+    base = job.start
     network, away = Network(base, job.device), job.target.name == "misclassify"
     values = {name: job.tensor(array) for name, array in parameters_of(base).items()}
     forget = job.tensor(split.forget)

@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from owner.compose import with_weights
 from owner.device import Device
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol.claims import Claim
 from protocol.messages.request import Request
-from protocol.model.patch import Part, Patch
+from protocol.model.graph import Graph
+from protocol.model.patch import Part, Patch, Weight
 
 DISCLOSURE = 0.2
 """Default level: sketches that show more are used only where records cannot be told apart otherwise."""
@@ -32,11 +34,13 @@ class Standing:
         parts: its parts, in their order.
         rows: the rows that its requests list one by one.
         classes: the classes that it removes.
+        weights: the values that it gives constants of the base, where a method that trains goes on from them.
     """
 
     parts: tuple[Part, ...] = ()
     rows: tuple[int, ...] = ()
     classes: tuple[int, ...] = ()
+    weights: tuple[Weight, ...] = ()
 
     @property
     def items(self) -> int:
@@ -85,6 +89,14 @@ class Job:
     def tensor(self, array: np.ndarray) -> Tensor:
         """A tensor of its own memory where networks are trained: what a commitment holds is read-only."""
         return torch.tensor(array, device=self.device)
+
+    @property
+    def start(self) -> Graph:
+        """What a method that trains starts from: the base, with the weights that an earlier certificate gave it."""
+        base = self.workspace.base
+        if not self.standing.weights:
+            return base
+        return with_weights(base, Patch(features=base.features, classes=base.classes, weights=self.standing.weights))
 
     @property
     def rows(self) -> list[int]:

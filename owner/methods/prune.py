@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from owner.execute import Program
 from owner.gates.apart import reach
+from owner.gates.compaction import compact
 from owner.gates.meeting import Boxes
 from owner.gates.merging import merge
 from owner.gates.rebuilding import Sample
@@ -128,7 +129,11 @@ def _unit(shape: Shape) -> str:
 def _search(job: Job, shape: Shape, only: str | None) -> Search:
     usual = 1 if shape.kind == "flips" else -(-shape.widest // _SHARE)
     wanted = job.radius if job.radius is not None else usual
-    return Search(shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS, only=only)
+    before = [part.gate.matrix for part in reversed(job.standing.parts) if isinstance(part.gate, SketchGate)]
+    return Search(
+        shape=shape, wanted=wanted, ceiling=job.ceiling, level=job.disclosure, parts=_PARTS, only=only,
+        before=tuple(before),
+    )  # fmt: skip
 
 
 def _shortfalls(job: Job, choice: Choice, leader: np.ndarray) -> list[str]:
@@ -352,14 +357,16 @@ def run(job: Job, *, only: str | None = None) -> Result:
     made = sum(part.gate.items for part in parts)
     if made < len(rows):
         notes.append(f"{len(rows)} records share {made} items")
-    parts = (*job.standing.parts, *parts)
-    if len(parts) > (limit := PatchLimits().parts):
+    starts = [job.standing.items + sum(part.gate.items for part in parts[:number]) for number in range(len(parts))]
+    limits = PatchLimits()
+    # Items keep their numbers.
+    parts = compact((*job.standing.parts, *parts), workspace.schema, retain, most=limits.items)
+    if len(parts) > limits.parts:
         raise OwnerError(
-            f"with its predecessors the patch has {len(parts)} parts, at most {limit} are accepted; answer all "
+            f"with its predecessors the patch has {len(parts)} parts, at most {limits.parts} are accepted; answer all "
             "requests anew with --beside"
         )
     patch = Patch(features=features, classes=classes, parts=parts, caps=caps)
-    starts = patch.starts[len(job.standing.parts) :]
     commitments = workspace.commitments_of(rows)
     properties = _properties(job, table, added, capped(target.rows, job.removed))
     regions = {radius: region(shape, radius) for radius in map(int, np.unique(reach[reach >= 0]))}

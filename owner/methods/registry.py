@@ -26,3 +26,5 @@ METHODS: dict[str, Callable[[Job], Result]] = {
 }
 COMPOSING = ("prune", "deny-list")
 """Those whose items can stand beside an earlier certificate's."""
+CONTINUING = ("distribution-matching", "instance-wise", "retrain", "fine-tune", "gradient-ascent")
+"""Those that go on from an earlier certificate's weights; retraining alone begins anew."""

@@ -109,10 +109,10 @@ def adjust(
     stop: Callable[[Model], bool] = lambda _model: False,
     stage: str = "training",
 ) -> tuple[dict[str, Float32[np.ndarray, "..."]], int]:
-    """Change the base's parameters step by step; normalisation statistics stay as they are.
+    """Change the parameters of `job.start` step by step; normalisation statistics stay as they are.
 
     Args:
-        job: whose base to start from.
+        job: whose model to start from.
         loss: of the model in training, its learned parameters, and the step's number.
         pace: how to step.
         stop: looked at before the first step and every few; True ends it.
@@ -124,7 +124,7 @@ def adjust(
     Raises:
         OwnerError: the training diverged.
     """
-    base = job.workspace.base
+    base = job.start
     network = Network(base, job.device)
     values = {name: job.tensor(array) for name, array in parameters_of(base).items()}
     learned = {name: values[name].clone().requires_grad_() for name in network.learned}

@@ -1,6 +1,7 @@
 """Sketch gates against brute force: nothing retained in a box, boxes of other rows apart, cores inside."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,6 +169,42 @@ def test_a_record_that_falls_short_gets_a_finer_matrix(parts):
     # Seen through the finer matrix, nobody else's region meets the first record's box.
     rest = choice.sketch_of == 1
     assert ((low[rest] > high[0]) | (high[rest] < low[0])).any(axis=1).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_matrix_in_use_is_taken_again_where_it_reaches(seed):
+    random = np.random.default_rng(seed)
+    schema = InputSchema.uniform((8, 8), scale=16.0, low=0, high=16)
+    values = random.integers(0, 17, (120, 64)).astype(np.int64)
+    forget, retain, group = values[:3], values[3:], np.arange(3)
+    coarse = sketch.block_sums((8, 8), 4)
+    free = search(schema, wanted=0)
+    again = replace(free, before=(coarse,))
+    choice = sketch.choose(again, forget, retain, group, known(retain))
+    assert np.array_equal(choice.sketches[0].matrix, coarse)
+    check_choice(choice, schema, forget, retain, group)
+    # Not where it falls short of what every record should reach, nor where it shows more than may be.
+    short = replace(again, wanted=int(choice.radius.min()) + 1)
+    for wish in (short, replace(again, before=(np.eye(64, dtype=np.int32),), level=0.5)):
+        freely = sketch.choose(replace(wish, before=()), forget, retain, group, known(retain))
+        found = sketch.choose(wish, forget, retain, group, known(retain))
+        assert found.radius.tolist() == freely.radius.tolist()
+        assert np.array_equal(found.sketches[0].matrix, freely.sketches[0].matrix)
+
+
+def test_directions_are_not_drawn_anew_beside_some_in_use():
+    random = np.random.default_rng(1)
+    schema = InputSchema.uniform((20,), scale=1.0, low=0, high=40)
+    values = random.integers(0, 41, (90, 20)).astype(np.int64)
+    first = sketch.choose(search(schema, wanted=0), values[:1], values[1:], np.zeros(1, int), known(values[1:]))
+    (used,) = first.sketches
+    wish = replace(search(schema, wanted=40), before=(used.matrix,))  # nothing reaches 40, so all are looked at
+    later = sketch.choose(wish, values[1:2], values[2:], np.zeros(1, int), known(values[2:]))
+    drawn = dict(sketch.candidates(wish.shape, values[2:]))
+    if later.sketches[0].name == used.name:
+        assert np.array_equal(later.sketches[0].matrix, used.matrix)
+    assert not np.array_equal(drawn[used.name], used.matrix)  # else nothing was shown
+    assert later.sketches[0].name == used.name
 
 
 def test_twins_are_counted():

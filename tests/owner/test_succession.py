@@ -8,6 +8,7 @@ import pytest
 from owner import succession
 from owner.methods.job import Job
 from owner.methods.prune import run as prune
+from owner.methods.registry import CONTINUING
 from owner.targets import parse_target
 from owner.workspace import Workspace
 from protocol import claims as claim_lines
@@ -53,7 +54,11 @@ def test_two_requests_one_after_another(tiny):
     assert told["claims"] == len(new) == 6
     assert new[:3] == old
     assert {claim.item for claim in new} == set(range(6))
-    assert patch_of(second).parts[: len(patch_of(first).parts)] == patch_of(first).parts
+    (before,), (after,) = patch_of(first).parts, patch_of(second).parts  # one part: both look at inputs the same way
+    assert (after.gate.matrix == before.gate.matrix).all()
+    assert (after.gate.low[:3] == before.gate.low).all()
+    assert (after.gate.high[:3] == before.gate.high).all()
+    assert (after.head.rows[after.head.index[:3]] == before.head.rows[before.head.index]).all()
     certificate = certificate_of(second)
     assert certificate.predecessor == succession.leaf_of((first / "certificate.dsse.json").read_bytes())
     assert (len(certificate.requests), certificate.dropped) == (2, ())
@@ -208,3 +213,54 @@ def test_parse_drop():
     assert succession.parse_drop("class:3= x ") == succession.Drop(reason="x", klass=3)
     with pytest.raises(OwnerError):
         succession.parse_drop("17=" + "x" * 401)
+
+
+@pytest.mark.parametrize("method", CONTINUING)
+def test_a_method_that_trains_goes_on_from_the_earlier_weights(tiny, method):
+    aim = ("--method", method, *(("--target", "misclassify") if method == "instance-wise" else ()))
+    # Rows on which every method has something to do.
+    rows = np.array([3, 17, 42])
+    if method == "distribution-matching":
+        rows = np.random.default_rng(1).choice(60, 25, replace=False)
+    many, three = ",".join(map(str, rows)), ",".join(map(str, np.setdiff1d(np.arange(5, 60), rows)[:3]))
+    first, _ = certified(tiny, "first", *aim, request=ask(tiny, "many", "--records", many))
+    more = ask(tiny, "more", "--records", three)
+    second, told = certified(tiny, "second", *aim, request=more)
+    old, new, certificate = claims_of(first), claims_of(second), certificate_of(second)
+    assert certificate.predecessor == succession.leaf_of((first / "certificate.dsse.json").read_bytes())
+    assert len(certificate.requests) == 2
+    assert told["claims"] == len(new) == len(rows) + 3
+    # What is not carried is named, and nothing else is.
+    gone = {name_of(claim).hex() for claim in uncarried(old, new, ())}
+    assert {one.record for one in certificate.dropped} == gone
+    assert patch_of(second).weights
+    if method in ("fine-tune", "instance-wise"):
+        # From the base the same records, seed and settings give another model.
+        anew, _ = certified(tiny, "anew", *aim, "--beside", request=ask(tiny, "both", "--records", f"{many},{three}"))
+        assert patch_of(anew).weights != patch_of(second).weights
+
+
+def test_what_a_method_that_trains_does_not_build_on(tiny):
+    certified(tiny, "first")
+    one_line(tiny.unlearn("--method", "fine-tune", out=tiny.root / "x"), 2, "patch has gates")
+    certified(tiny, "second", "--method", "fine-tune", "--beside")
+    one_line(tiny.unlearn(out=tiny.root / "x"), 2, "changes weights, which")
+    one_line(
+        tiny.unlearn("--method", "fine-tune", "--drop", "3=x", out=tiny.root / "x", request=ask(tiny, "m", "--records", "5")),
+        2, "makes every claim anew",
+    )  # fmt: skip
+
+
+def test_weights_that_change_again_drop_by_name_what_they_no_longer_prove(tiny, monkeypatch):
+    aim = ("--method", "instance-wise", "--target", "misclassify")
+    first, _ = certified(tiny, "first", *aim)
+    before = [claim for claim in claims_of(first) if isinstance(claim, Redirection)]
+    assert before  # on this tiny model intervals prove something
+    monkeypatch.setattr(
+        "owner.methods.weights._proven", lambda job, *_: (np.full(len(job.rows), -1), np.zeros(len(job.rows)))
+    )
+    second, _ = certified(tiny, "second", *aim, request=ask(tiny, "more", "--records", "5"))
+    dropped = {one.record: one.reason for one in certificate_of(second).dropped}
+    assert set(dropped) == {claim.record.hex() for claim in before}
+    assert all("weights changed again" in reason for reason in dropped.values())
+    assert uncarried(claims_of(first), claims_of(second), dropped) == ()

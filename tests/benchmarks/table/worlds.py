@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.benchmarks.redirection_study import Data, load
 
-SCENARIOS = ("single", "records", "subject", "class", "trigger")
+SCENARIOS = ("single", "records", "subject", "class", "trigger", "sequence")
 SETS = (
     "digits", "mnist", "fashion_mnist", "uci_har", "location30", "adult", "cifar10_jpeg", "cifar10_lossless_4k",
 )  # fmt: skip
@@ -31,6 +31,7 @@ class Size:
     shadows: int = 32
     share: float = 0.025
     poisoned: float = 0.03
+    requests: int = 20
 
     def fit(self, total: int) -> "Size":
         """Scaled to a file with fewer records."""
@@ -39,12 +40,13 @@ class Size:
         return replace(self, trained=trained, unseen=unseen, reference=min(self.reference, total - trained - unseen))
 
 
-SMALL = Size(trained=800, unseen=150, reference=800, epochs=15, shadows=12, share=0.05)
+# Fewer than some 20 shadow models leave a reference record with fewer than the two that LiRA needs.
+SMALL = Size(trained=800, unseen=150, reference=800, epochs=15, shadows=24, share=0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """One data set, drawn."""
+    """One data set, drawn; `requests` are the parts of `forget` that are asked for one after another."""
 
     data: Data
     X: np.ndarray
@@ -54,6 +56,7 @@ class Roles:
     X_reference: np.ndarray
     y_reference: np.ndarray
     forget: np.ndarray
+    requests: tuple[np.ndarray, ...] = ()
     subject: str | None = None
     subjects: np.ndarray | None = None
     klass: int | None = None
@@ -106,6 +109,12 @@ def draw(name: str, scenario: str, seed: int, size: Size, folder: Path | None) -
     if scenario == "records":
         return replace(
             roles, forget=np.sort(random.permutation(len(trained))[: max(20, int(size.share * len(trained)))])
+        )
+    if scenario == "sequence":
+        each = max(1, int(size.share * len(trained) / size.requests))
+        chosen = random.permutation(len(trained))[: each * size.requests]
+        return replace(
+            roles, forget=np.sort(chosen), requests=tuple(np.sort(part) for part in np.split(chosen, size.requests))
         )
     if scenario == "class":
         return replace(roles, klass=REMOVED, forget=np.flatnonzero(roles.y == REMOVED))
