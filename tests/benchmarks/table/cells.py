@@ -20,6 +20,7 @@ from tests.benchmarks.table.worlds import Size
 ROWS: dict[str, tuple[str, ...]] = {
     "prune, match": ("--method", "prune", "--target", "match"),
     "prune, misclassify": ("--method", "prune", "--target", "misclassify"),
+    "prune-paper, misclassify": ("--method", "prune-paper", "--target", "misclassify"),
     "deny-list, misclassify": ("--method", "deny-list", "--target", "misclassify"),
     "distribution-matching": ("--method", "distribution-matching"),
     "instance-wise": ("--method", "instance-wise", "--target", "misclassify"),
