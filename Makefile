@@ -107,9 +107,11 @@ power: $(READY)
 attacks: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.attacks_study $(if $(DATA),--data $(dir $(DATA)))
 
-# Every method, scenario and data set: hours with DATA; SMALL=1 takes minutes. Stopped, it goes on with the next cell.
+# Every method, scenario and data set: hours with DATA; SMALL=1 takes minutes. Stopped, it goes on with the next cell. JOBS worlds
+# at once; none is begun after LIMIT seconds; models are trained on DEVICE.
 table: $(READY)
-	OMP_NUM_THREADS=2 $(BIN)/python -m tests.benchmarks.table $(if $(SMALL),--small) $(if $(DATA),--data $(dir $(DATA))) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.table $(if $(SMALL),--small) $(if $(DATA),--data $(dir $(DATA))) \
+	  $(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(DEVICE),--device $(DEVICE)) --first \
 	  --out tests/benchmarks/TABLE.md
 
 # Figures for people, not for CI: ratios and tables, written to standard output.

@@ -11,13 +11,14 @@ import torch
 from tests.benchmarks.table import cells
 from tests.benchmarks.table.figures import RATES
 from tests.benchmarks.table.flow import PROFILES
-from tests.benchmarks.table.worlds import Size
+from tests.benchmarks.table.worlds import SMALL, Size
 
 Cell = dict[str, Any]
 Beside = Cell | None
 """The cell of retraining in the same world, where there is one."""
 Pairs = Sequence[tuple[Cell, Beside]]
 
+SMALLER = "The small variant (`make table SMALL=1`): one data set, few records and shadow models."
 INTRODUCTION = (
     "Means over seeds ± standard deviation; where a seed is missing or refused, the number of seeds stands behind the "
     "method's name. Forgotten, retained and test accuracy are of the deployed file under onnxruntime, in parentheses the "
@@ -35,11 +36,18 @@ INTRODUCTION = (
     "process held while it ran, interpreter and records included. Inference is the deployed file's time over the base's, "
     "64 records, one thread. Verdicts are under both built-in profiles, with the plan's number of shadow models."
 )
+TRIGGER = (
+    "The poisoned records are what is requested. `match` gives them what cross-fitted models say, and these saw the other "
+    "poisoned records: the trigger stays. Gates act near the requested records, not on everything that wears the trigger."
+)
 SEQUENCE = (
     "Requests one after another: the figures are of the last certificate, the time is the median of one request. "
     "The second table is after some of the requests; below 20 records membership is not assessed, and so no verdict "
-    "under `indistinguishable` is better than INCONCLUSIVE."
+    "under `indistinguishable` is better than INCONCLUSIVE. Gates of earlier requests stay as they are certified: they keep "
+    "clear of what was retained then, but leave no room around it, so that radii and persistence of later requests are "
+    "smaller than where all are answered at once."
 )
+NOTES = {"trigger": TRIGGER, "sequence": SEQUENCE}
 
 
 def _number(values: Sequence[float | None], form: str = "{:.3f}", signed: bool = False) -> str:
@@ -208,7 +216,7 @@ def render(found: dict[str, Cell], size: Size, sets: list[str], scenarios: list[
         "# Methods side by side", "",
         f"Written on {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch "
         f"{torch.__version__}; seeds 0 to {seeds - 1}; {size!r}.", "",
-        INTRODUCTION, "",
+        *([SMALLER, ""] if size == SMALL else []), INTRODUCTION, "",
     ]  # fmt: skip
     for name in sets:
         for scenario in scenarios:
@@ -226,8 +234,8 @@ def render(found: dict[str, Cell], size: Size, sets: list[str], scenarios: list[
                 example = example or _base(made)
             if rows:
                 lines += [f"## {name}, {scenario}", ""]
-                if scenario == "sequence":
-                    lines += [SEQUENCE, ""]
+                if scenario in NOTES:
+                    lines += [NOTES[scenario], ""]
                 lines += [example, "", *_table(["method", *(head for head, _ in COLUMNS)], rows)]
                 if steps:
                     lines += _table(["method", *STEPS], steps)

@@ -57,7 +57,9 @@ class Task:
 
     @property
     def over(self) -> bool:
-        return self.until is not None and time.time() >= self.until
+        """Whether no further cell is to be begun: the time is up, or whoever started this process is gone."""
+        parent = multiprocessing.parent_process()
+        return (self.until is not None and time.time() >= self.until) or (parent is not None and not parent.is_alive())
 
 
 @dataclass

@@ -144,6 +144,20 @@ def test_seed_0_comes_first_where_asked(monkeypatch, capsys):
     capsys.readouterr()
 
 
+def test_a_process_whose_parent_is_gone_begins_no_cell(tmp_path, monkeypatch):
+    class Gone:
+        def is_alive(self):
+            return False
+
+    task = running.Task(
+        name="digits", scenario="records", seed=0, rows=("prune, match",), size=TINY, data=None,
+        state=tmp_path / "state.jsonl", cache=tmp_path / "cache", device="cpu", until=None,
+    )  # fmt: skip
+    assert not task.over
+    monkeypatch.setattr(running.multiprocessing, "parent_process", Gone)
+    assert running.world(task) == running.Done(left=1)
+
+
 @pytest.mark.slow
 def test_worlds_run_beside_each_other(tmp_path):
     task = running.Task(
