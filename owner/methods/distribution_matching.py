@@ -151,8 +151,8 @@ def run(job: Job) -> Result:
 
     counts = np.bincount(split.unseen_labels, minlength=job.workspace.base.classes)
     mix = np.bincount(labels, minlength=len(counts)) / np.maximum(1, counts)
-    weights = tensor(mix[split.unseen_labels].astype(np.float32))
-    own_class, their_class = tensor(labels), tensor(split.unseen_labels)
+    weights = job.tensor(mix[split.unseen_labels].astype(np.float32))
+    own_class, their_class = job.tensor(labels), job.tensor(split.unseen_labels)
 
     def above(model: Model) -> float:
         """How much likelier their own classes are for what is forgotten than for unseen data of the same classes."""
