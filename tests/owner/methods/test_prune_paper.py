@@ -59,7 +59,7 @@ def world(seed, features=5, hidden=(7, 6), classes=4):
     return graph, x, region, polytope, rng
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(SEEDS)
 def test_no_point_of_a_polytope_is_below_the_bound_and_one_attains_it(seed):
     _, x, _, polytope, rng = world(seed)
@@ -82,7 +82,7 @@ def test_without_half_spaces_the_least_value_is_the_boxs():
     assert given_up.attained == np.inf
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(SEEDS, st.booleans())
 def test_a_change_makes_its_class_lead_on_the_whole_region_and_is_least(seed, affine):
     graph, x, region, polytope, rng = world(seed)
@@ -114,7 +114,7 @@ def test_affine_changes_are_had_where_there_is_something_to_gain():
     assert sum(found) > 10
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(SEEDS, st.integers(1, 5))
 def test_a_representative_is_its_clusters_record_nearest_to_the_middle(seed, count):
     rng = np.random.default_rng(seed)
@@ -139,7 +139,7 @@ def test_k_means_finds_what_is_apart_and_makes_no_more_clusters_than_there_are_r
     assert set(copies.of.tolist()) == {0}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(SEEDS, st.floats(0.05, 50))
 def test_a_soft_gate_is_what_the_papers_write_and_ends_where_the_strip_does(seed, steepness):
     graph, x, region, polytope, rng = world(seed)
