@@ -151,10 +151,11 @@ class _Task:
         return found
 
     def wrong_class(self, record: int) -> int | None:
-        """A class that is not the one of anybody in the record's region, drawn; None if there is none."""
+        """A class that nobody in the record's region has or shows already, drawn; None if there is none."""
         if self.job.target.klass is not None:
             return self.job.target.klass
-        own = {*self.labels[self.home == record].tolist(), *self.job.removed}
+        mates = self.home == record
+        own = {*self.labels[mates].tolist(), *self.logits[mates].argmax(axis=1).tolist(), *self.job.removed}
         left = [klass for klass in range(self.logits.shape[1]) if klass not in own]
         return int(self.job.generator.choice(left)) if left else None
 
@@ -187,7 +188,10 @@ def _rounds(task: _Task) -> _Found:
                 margin=MARGIN + ROOM * (1 + float(np.abs(task.logits[chosen]).max())),
                 affine=settings.change == "affine",
             )
-            gap = max(gap, made.size / made.least - 1 if made.least > 0 else 0.0)
+            if made.size <= 0:
+                left_out.add(chosen)  # the class leads already, on the whole region: there is nothing to redirect
+                continue
+            gap = max(gap, made.size / made.least - 1 if made.least > 0 else np.inf)
             members = active[found.of == cluster]
             row[members] = len(rows)
             weights.append(made.weights)
@@ -233,6 +237,8 @@ def run(job: Job) -> Result:
         raise OwnerError("prune-paper redirects to wrong classes; use --target misclassify or relabel:K")
     workspace, own = job.workspace, job.workspace.records
     base, schema = workspace.base, workspace.schema
+    if job.merge or job.flips:
+        raise OwnerError("prune-paper's regions are the base's own; leave out --merge and a radius in flips")
     if job.target.klass is not None and job.target.klass >= base.classes:
         raise OwnerError(f"relabel:{job.target.klass}: classes are numbered 0 to {base.classes - 1}")
     if job.target.klass in job.removed:
@@ -320,6 +326,10 @@ def run(job: Job) -> Result:
         if item[number] >= 0:
             claims.append(Coverage(record=commitment, item=int(item[number]), gate="linear-region"))
     notes += _certified(task, found, added.radius)
+    if job.radius is not None and (short := int((added.radius < job.radius).sum())):
+        notes.append(
+            f"{short} of {len(rows)} records cannot reach {job.radius} steps: their linear regions are what they are"
+        )
     figures["certified"] = float((added.radius >= 0).sum())
     soft_notes, soft_figures = _softly(task, found, homes, retain, kept)
     return Result(patch=patch, claims=tuple(claims), notes=(*notes, *soft_notes), figures=figures | soft_figures)
@@ -329,7 +339,7 @@ def _reason(task: _Task, found: _Found, reach: np.ndarray, number: int) -> str:
     if not task.spared[number]:
         return "its linear region holds a retained record, too"
     if not found.reached[number]:
-        return f"not reached: no representative's change redirects it after {len(found.after)} rounds"
+        return f"not reached: after {len(found.after)} rounds no representative's change redirects it, or it needs none"
     if reach[number] < 0:
         return "its item fires on it, but its linear region is not shown to hold its whole grid cell"
     return "no region is proven on which its cluster's change makes a class lead"

@@ -140,7 +140,7 @@ def test_the_auditor_proves_what_the_owner_claims(audited, gate, head):
 
 def test_the_papers_construction_is_audited_like_any_other(place):
     # Records of their own linear region are few in this world: more are asked about.
-    request, out = place.root / "more.json", place.root / "paper"
+    request, out = place.root / "paper.json", place.root / "paper"
     assert place.ask("--records", ",".join(map(str, range(0, 80, 3))), out=request).code == 0
     ran = place.unlearn("--method", "prune-paper", "--target", "misclassify", "--beside", out=out, request=request)
     assert ran.code == 0, ran.err

@@ -46,9 +46,8 @@ def same_pattern(graph, x, y):
     return bool((found[0] == found[1]).all())
 
 
-def test_every_row_is_that_of_a_backward_pass():
-    import torch
-
+def unpooled_conv():
+    """A residual conv net, its MaxPool taken out."""
     graph = with_biases(small_conv((1, 8, 8), classes=3, width=2, residual=True), 1)
     nodes = tuple(node for node in graph.nodes if node.op != "MaxPool")
     renamed = [
@@ -56,10 +55,16 @@ def test_every_row_is_that_of_a_backward_pass():
                    outputs=node.outputs, attributes=node.attributes)
         for node in nodes
     ]  # fmt: skip
-    graph = type(graph)(
+    return type(graph)(
         opset=graph.opset, input=graph.input, input_shape=graph.input_shape, output=graph.output,
         classes=graph.classes, nodes=tuple(renamed), initialisers=graph.initialisers,
     )  # fmt: skip
+
+
+def test_every_row_is_that_of_a_backward_pass():
+    import torch
+
+    graph = unpooled_conv()
     x = np.random.default_rng(2).normal(size=(1, 8, 8)).astype(np.float32)
     region = linear_region(graph, x)
     first = next(node.inputs[0] for node in graph.nodes if node.op == "Relu")
