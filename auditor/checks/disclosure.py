@@ -20,6 +20,9 @@ from auditor.written_down import resembled
 from protocol.claims import NoRedirection
 from protocol.model.parts import FeatureGate, Part, RegionGate, SketchGate
 
+_WORDS = 24
+"""Bytes of text from which on a record or a salt can stand in it."""
+
 
 def check(evidence: Evidence) -> CheckResult:
     """REFUTED if the rebuilt records are surely nearer than the level, relative to guessing."""
@@ -90,7 +93,8 @@ def _written_down(evidence: Evidence, level: float) -> str | None:
     words = [claim.reason for claim in case.claims or () if isinstance(claim, NoRedirection)]
     words += [*(one.reason for one in certificate.dropped), certificate.method]
     opened = (*(case.opened or ()), *(evidence.transcript.opened or ()))
-    if leaks({"words": "\n".join(words).encode()}, opened, case.schema):
+    text = "\n".join(words).encode()
+    if len(text) >= _WORDS and leaks({"words": text}, opened, case.schema):
         return "the certificate's words hold an opened record"
     if reference is None:
         return None

@@ -419,6 +419,10 @@ SEARCHES = (
 )  # fmt: skip
 
 
+ANY_SCENES = (scrambled_rows, past_challenges)
+"""Searches in which membership plays no part: the first draws will do."""
+
+
 def table(gains: list[Gain]) -> list[str]:
     """The gains as Markdown."""
     lines = ["| threat | the tuned cheat | without tuning | with it | passes |", "|---|---|---|---|---|"]
@@ -428,7 +432,7 @@ def table(gains: list[Gain]) -> list[str]:
     ]
 
 
-def sure_scenes(place: Desk, draws: int) -> list[Scene]:
+def sure_scenes(place: Desk, draws: int, *, sure: bool = True) -> list[Scene]:
     """Draws of forgotten records whose honest owner is CONSISTENT: from another, a search would find nothing."""
     scenes: list[Scene] = []
     for number in range(10 * draws):
@@ -436,7 +440,7 @@ def sure_scenes(place: Desk, draws: int) -> list[Scene]:
             break
         generator = np.random.default_rng([SETTINGS.seed, 77, number])
         scene = place.scene(place.draw(generator), generator)
-        if _passes(place, scene.draft(), scene, 1, attacked):
+        if not sure or _passes(place, scene.draft(), scene, 1, attacked):
             scenes.append(scene)
     return scenes
 
@@ -473,9 +477,10 @@ def main() -> int:
     if missing:
         place, folder = desk(SETTINGS, 77)
         with folder:
-            scenes = sure_scenes(place, options.draws)
+            first = sure_scenes(place, options.draws, sure=False)
+            surely = [] if all(search in ANY_SCENES for search in missing) else sure_scenes(place, options.draws)
             for search in missing:
-                done[search.__name__] = search(place, scenes)
+                done[search.__name__] = search(place, first if search in ANY_SCENES else surely)
                 entry = {"key": _key(options.draws), "search": search.__name__}
                 entry["gains"] = [dataclasses.asdict(gain) for gain in done[search.__name__]]
                 with options.state.open("a") as file:

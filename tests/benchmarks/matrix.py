@@ -284,7 +284,9 @@ def due(adversary: Adversary, parameters: Parameters) -> str:
         return "CONSISTENT (twin)"
     if not adversary.detectable(parameters):
         return "nothing: below the limit"
-    return adversary.expected if adversary.accuses else f"{adversary.expected}, nobody accused"
+    if not adversary.accuses:
+        return f"{adversary.expected}, nobody accused"
+    return adversary.expected if adversary.expected == "REFUTED" else f"{adversary.expected}, with its finding"
 
 
 def table(rows: list[Row], settings: Settings) -> list[str]:
@@ -353,8 +355,8 @@ def head(settings: Settings, rows: list[Row], command: str) -> list[str]:
     )
     reading = (
         "REFUTED stands for a refuted bundle with a finding of the row's own threat (of the monitor: for its finding). "
-        "INCONCLUSIVE without an accusation is all that a withheld answer, a shifted reference or an unplanned audit can "
-        "give: nothing that anybody signed proves who did it. Strength 0 is the honest twin. Bold is what should not be."
+        "INCONCLUSIVE is all that a withheld answer, a shifted reference or an unplanned audit can give: nothing that "
+        "anybody signed proves it. An empty cell was not played. Strength 0 is the honest twin. Bold is what should not be."
     )
     return ["# The threat matrix", "", machine, "", made, "", reading, ""]
 

@@ -6,7 +6,8 @@
    report with the bundle at hand (SPEC 13.6), or verifies the report alone (SPEC 14.4): both see the owner's entry itself. */
 
 //@ small -
-//@ full OPENINGS=3 ENTRIES=3
+//@ full OPENINGS=3
+//@ full ENTRIES=3
 //@ property fresh_challenge: when a challenge is made, the owner does not know the nonce that it comes from
 //@ property no_two_challenges_per_opening: one opened audit is challenged for one entry of the owner's
 //@ property nonce_secret_until_named: a nonce is revealed only once an entry of the owner's names its audit
