@@ -316,7 +316,8 @@ def test_what_the_owner_makes_over_wide_regions_is_proven():
     """Over a wide region far larger numbers are rounded than at the record: the head leaves room for them."""
     from types import SimpleNamespace
 
-    from auditor.float_heads import affordable, least_leads
+    from auditor.float_heads import least_leads
+    from auditor.passes import affordable
     from owner.gates.region import Shape
     from owner.methods.giving import add
     from owner.methods.placing import Around
