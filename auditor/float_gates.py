@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64, Int64, Integer
 
 from auditor.cores import Cores
 from auditor.hinting import Given
+from auditor.passes import LEAST, affordable
 from auditor.propagation import NEURONS, Plan, make_plan
 from auditor.propagation.backward import Pass
 from auditor.propagation.crown import refiner
@@ -30,8 +31,6 @@ _BATCH = 64
 _ELEMENTS = 1 << 22
 _VALUES = 1024
 """Values of an inner tensor that get a backward pass of their own; more keep the bounds of the forward one."""
-_MOST = 512
-"""Regions that are bounded again by backward passes where the fast way leaves them open."""
 
 Ends = tuple[Float64[np.ndarray, "record value"], Float64[np.ndarray, "record value"]]
 
@@ -108,12 +107,12 @@ def fires(
     if isinstance(gate, FeatureGate):
         planned = make_plan(base)
         for method in METHODS:
-            left = np.flatnonzero(~proven)[: len(item) if method == "interval" else _MOST]
+            left = np.flatnonzero(~proven)[: len(item) if method == "interval" else affordable(base)]
             if len(left):
                 least, greatest = _inner(planned, gate.tensor, cores.only(left), method)
                 proven[left] = ((least >= gate.low[item[left]]) & (greatest <= gate.high[item[left]])).all(axis=1)
         if hints is not None:
-            left = np.flatnonzero(~proven & hints.usable(planned))[:_MOST]
+            left = np.flatnonzero(~proven & hints.usable(planned))[:LEAST]
             least, greatest = _inner(planned, gate.tensor, cores.only(left), "crown", hints.only(left))
             proven[left] = ((least >= gate.low[item[left]]) & (greatest <= gate.high[item[left]])).all(axis=1)
         return proven
@@ -157,7 +156,7 @@ def first_possible(
         planned = make_plan(base)
         left = np.flatnonzero(before > 0)
         for method in METHODS:
-            left = left if method == "interval" else left[found[left] >= 0][:_MOST]
+            left = left if method == "interval" else left[found[left] >= 0][: affordable(base)]
             for block in _blocks(len(left), gate.low.size):
                 chosen = left[block]
                 least, greatest = _inner(planned, gate.tensor, cores.only(chosen), method)

@@ -12,21 +12,15 @@ from jaxtyping import Float64, Integer
 from auditor.cores import Cores
 from auditor.float_gates import METHODS
 from auditor.hinting import Given
+from auditor.passes import LEAST, affordable
 from auditor.propagation import bound_plan, make_plan, margin_rows
 from auditor.tail import PREFIX
-from protocol.model.check import check_graph
 from protocol.model.graph import Graph, Node
 from protocol.model.operators import GATE_OPSET, make_node
 from protocol.model.parts import AffineHead, ShiftHead
-from protocol.model.tensor_types import product
 
 AddingHead = ShiftHead | AffineHead
 _BATCH = 64
-_LEAST, _MOST = 512, 2048
-"""Regions that are bounded again, by backward passes, where the fast way leaves them open: at least, and at most."""
-_WORK = 1 << 37
-"""What these passes may cost together, in products; a network of three layers of 256 takes a quarter of a thousand
-million of them for one region."""
 _ROWS = 1024
 """Rows of one head that are bounded: each is a program of its own."""
 
@@ -55,14 +49,6 @@ def with_row(base: Graph, head: AddingHead, row: int) -> Graph:
     )
 
 
-def affordable(base: Graph) -> int:
-    """Regions that may be bounded again: each takes a backward pass for each value, through everything before it."""
-    types = check_graph(base)
-    made = sum(product(types[name].shape[1:]) for node in base.nodes for name in node.outputs)
-    weights = sum(array.size for array in base.initialisers.values())
-    return max(_LEAST, min(_MOST, _WORK // max(1, made * max(made, weights))))
-
-
 def least_leads(
     base: Graph,
     head: AddingHead,
@@ -88,7 +74,7 @@ def least_leads(
     given = Given.none(len(index)) if hints is None else hints
     if base.classes < 2:
         return result
-    left, tries = affordable(base), _LEAST
+    left, tries = affordable(base), LEAST
     for row in np.unique(index)[:_ROWS].tolist():
         planned = make_plan(with_row(base, head, row))
         chosen = np.flatnonzero(index == row)

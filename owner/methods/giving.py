@@ -96,7 +96,8 @@ class _Bounds:
         lines = Relaxation(base, low, high).lower(base.output, _differences(self.klass[some], base.classes))
         # Over a wide region far larger numbers take part than at its middle.
         size = np.maximum(np.abs(self.logits[some]).max(axis=1), np.abs(lines.least(low, high)).max(axis=1))
-        room: np.ndarray = ROOM * (1.0 + size)
+        # Twice: what is added is rounded as well, a map's products most of all.
+        room: np.ndarray = 2 * ROOM * (1.0 + size)
         return lines, low, high, room
 
     def least(self, some: np.ndarray, radius: np.ndarray) -> Float[np.ndarray, "some class"]:

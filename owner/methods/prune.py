@@ -212,6 +212,9 @@ def _check(job: Job) -> None:
         raise OwnerError("of two classes of which one is removed no class can lead; use --head set")
 
 
+_NOTHING = "the base's own output has the class ahead already: the least change is none, and redirects nothing"
+
+
 def _reason(job: Job, site: Site | None, number: int) -> str:
     if site is None:
         return "no item: retained records, or records with another output, are too near under this gate"
@@ -371,13 +374,18 @@ def run(job: Job, *, only: str | None = None) -> Result:
     properties = _properties(job, table, added, capped(target.rows, job.removed))
     regions = {radius: region(shape, radius) for radius in map(int, np.unique(reach[reach >= 0]))}
     labels = own.labels[rows].tolist()
-    unmoved = unproven = 0
+    unmoved = unproven = still = 0
     for number, commitment in enumerate(commitments):
         held, one = properties[number], int(chosen[number])
         proven = reach[number] >= 0
         if job.target.name == "misclassify" and isinstance(held, Argmax) and held.klass == labels[number]:
             claims.append(NoRedirection(record=commitment, reason="equals another record to forget, of another class"))
             unmoved += 1
+            proven = False
+        elif proven and added is not None and not added.size[number]:
+            # The base does it by itself, as where it misclassifies a record: adding nothing is no redirection.
+            claims.append(NoRedirection(record=commitment, reason=_NOTHING))
+            still += 1
             proven = False
         elif not proven:
             unproven += 1
@@ -410,6 +418,8 @@ def run(job: Job, *, only: str | None = None) -> Result:
         notes.append(
             f"{unmoved} records keep their class, as equal records of other classes are forgotten too; not claimed"
         )
+    if still:
+        notes.append(f"{still} records are put into the claimed class by the base already; not claimed")
     if unproven:
         notes.append(f"{unproven} of {len(rows)} records carry no redirection claim: nothing is proven of a region")
     for number, shown in enumerate(choice.sketches if choice is not None else ()):

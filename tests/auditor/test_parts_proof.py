@@ -310,3 +310,33 @@ def test_equal_outputs_have_equal_numbers():
         ),
     )
     assert [numbers.tolist() for numbers in output_numbers(_patch(*parts))] == [[0, 1], [1, 0], [2, 3], [4, 5]]
+
+
+def test_what_the_owner_makes_over_wide_regions_is_proven():
+    """Over a wide region far larger numbers are rounded than at the record: the head leaves room for them."""
+    from types import SimpleNamespace
+
+    from auditor.float_heads import least_leads
+    from auditor.passes import affordable
+    from owner.gates.region import Shape
+    from owner.methods.giving import add
+    from owner.methods.placing import Around
+    from tests.auditor.samples import mlp
+
+    random = np.random.default_rng(5)
+    base = mlp([256, 16, 3], seed=2)
+    base = replace(base, initialisers={name: 8 * array for name, array in base.initialisers.items()})
+    schema = grid_schema((256,), scale=255.0, offset=0.0, low=0, high=255)
+    centre, klass = random.integers(0, 256, (4, 256)), random.integers(0, 3, 4)
+    around = Around(
+        workspace=SimpleNamespace(base=base, schema=schema), forget=centre, group=np.arange(4), others=centre[:0],
+        shape=Shape(schema=schema, kind="linf"), ceiling=64, progress=lambda *_: None,
+    )  # fmt: skip
+    made = add(around, klass, np.full(4, 64), most=1e9, affine=True)
+    assert (made.radius == 64).all()
+    head = made.table.head(made.table.row_of_record)
+    assert isinstance(head, AffineHead)
+    cores = Cores(schema=schema, centre=centre, steps=np.full((4, 256), 64), flips=np.zeros(4, np.int64))
+    leads = least_leads(base, head, index=head.index, labels=klass, needed=made.margin, cores=cores)
+    assert (leads >= made.margin).all()
+    assert affordable(base) == 2048

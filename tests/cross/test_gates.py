@@ -26,7 +26,7 @@ from owner.targets import Target
 from owner.training import train
 from owner.workspace import Workspace
 from protocol import trust as trust_file
-from protocol.claims import Coverage, Redirection, Region
+from protocol.claims import Coverage, NoRedirection, Redirection, Region
 from protocol.errors import OwnerError
 from protocol.log import policy as policy_file
 from protocol.messages.request import Request, Scope
@@ -477,3 +477,18 @@ def test_an_unknown_gate_or_head_is_refused(place):
     for changes in ({"gate": "fence"}, {"head": "tail"}):
         with pytest.raises(OwnerError, match="there are the gates"):
             prune.run(_job(place, **changes))
+
+
+def test_a_change_of_nothing_is_not_claimed_to_redirect(place):
+    # At a record that the base puts into the class already the least change is none: an item that does nothing.
+    out = place.root / "bundle-of-nothing"
+    options = ("--gate", "sketch", "--head", "shift", "--target", "relabel:0", "--radius", "0steps")
+    ran = place.unlearn(*options, "--beside", out=out)
+    assert ran.code == 0, ran.err
+    evidence = _evidence(place, out)
+    reasons = {claim.reason for claim in evidence.case.claims if isinstance(claim, NoRedirection)}
+    assert any("redirects nothing" in reason for reason in reasons), reasons
+    assert evidence.redirections
+    assert redirection.check(evidence).verdict == "INCONCLUSIVE"
+    assert boundedness.check(evidence).verdict == "CONSISTENT"
+    assert completeness.check(evidence).verdict == "CONSISTENT"
