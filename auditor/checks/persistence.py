@@ -12,6 +12,9 @@ The level counts grid steps, and the grid is the owner's: on one that is a thous
 away is no distance. So a step is at least what the auditor's reference data calls one (`stride`).
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from jaxtyping import Int
 
@@ -83,14 +86,40 @@ def held(schema: InputSchema, reference: Int[np.ndarray, "record feature"] | Non
 def _flipped_share(evidence: Evidence, distance: int) -> tuple[float, float]:
     # Share of points so many flips away that are still redirected, and its upper bound.
     values, _, _ = evidence.claimed_records
-    assert evidence.case.schema is not None
+    schema = evidence.case.schema
+    assert schema is not None
     random = evidence.generator("persistence-flips")
-    _, at_record = evidence.run(values)
-    rounds, hits = max(_FEWEST, -(-_TOTAL // len(values))), 0
-    for _ in range(rounds):
-        _, after = evidence.run(flips.flipped(evidence.case.schema, values, np.full(len(values), distance), random))
-        hits += int((after == at_record).all(axis=1).sum())
+    rounds = max(_FEWEST, -(-_TOTAL // len(values)))
+    hits = _still_redirected(
+        evidence, rounds, lambda: flips.flipped(schema, values, np.full(len(values), distance), random)
+    )
     return hits / rounds / len(values), interval(hits, rounds * len(values))[1]
+
+
+def _still_redirected(evidence: Evidence, rounds: int, probes: Callable[[], Int[np.ndarray, "record feature"]]) -> int:
+    """How many points have the output of the record that they were drawn around, or one that follows it.
+
+    Args:
+        evidence: of a case with a patch.
+        rounds: how many points for each record.
+        probes: draws one for each record.
+    """
+    values, _, claims = evidence.claimed_records
+    patch = evidence.case.patch
+    assert patch is not None
+    _, at_record = evidence.run(values)
+    following = np.array([_follows(patch, claim) for claim in claims], dtype=bool)
+    # Few records have many rounds: they are run together, in full batches, or a large patch is read for each.
+    together, hits = max(1, _TOGETHER // len(values)), 0
+    for start in range(0, rounds, together):
+        block = min(together, rounds - start)
+        before, after = evidence.run(np.concatenate([probes() for _ in range(block)]))
+        of = np.tile(np.arange(len(values)), block)
+        same = (after == at_record[of]).all(axis=1)
+        follows = np.flatnonzero(~same & following[of])
+        same[follows] = moved(before[follows], after[follows]) & holds(claims, of[follows], after[follows])
+        hits += int(same.sum())
+    return hits
 
 
 def _farthest(schema: InputSchema) -> int:
@@ -116,31 +145,19 @@ def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
     points for each. The exact interval of a binomial share is conservative for such a stratified one.
     """
     values, _, claims = evidence.claimed_records
-    schema, patch = evidence.case.schema, evidence.case.patch
-    if schema is None or patch is None or not len(claims) or not evidence.runnable:
+    schema = evidence.case.schema
+    if schema is None or evidence.case.patch is None or not len(claims) or not evidence.runnable:
         return ()
     step = _step(evidence)
     level = int(evidence.profile.levels["persistence"]["distance"])
     random = evidence.generator("persistence")
-    _, at_record = evidence.run(values)
-    following = np.array([_follows(patch, claim) for claim in claims], dtype=bool)
     points = []
     for distance in sorted({step * times for times in (*_DISTANCES, level)}):
         if distance > _farthest(schema):
             continue
         rounds = max(_FEWEST, -(-_TOTAL // len(values))) if distance else 1
-        hits = 0
-        # Few records have many rounds: they are run together, in full batches, or a large patch is read for each.
-        together = max(1, _TOGETHER // len(values))
-        for start in range(0, rounds, together):
-            block = min(together, rounds - start)
-            probes = [_around(values, distance, schema, random) if distance else values for _ in range(block)]
-            before, after = evidence.run(np.concatenate(probes))
-            of = np.tile(np.arange(len(values)), block)
-            same = (after == at_record[of]).all(axis=1)
-            follows = np.flatnonzero(~same & following[of])
-            same[follows] = moved(before[follows], after[follows]) & holds(claims, of[follows], after[follows])
-            hits += int(same.sum())
+        probes = partial(_around, values, distance, schema, random) if distance else lambda: values
+        hits = _still_redirected(evidence, rounds, probes)
         low, high = interval(hits, rounds * len(values))
         points.append(PersistencePoint(distance=distance, share=hits / rounds / len(values), low=low, high=high))
     return tuple(points)

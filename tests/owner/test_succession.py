@@ -252,7 +252,9 @@ def test_what_a_method_that_trains_does_not_build_on(tiny):
 
 
 def test_weights_that_change_again_drop_by_name_what_they_no_longer_prove(tiny, monkeypatch):
-    aim = ("--method", "instance-wise", "--target", "misclassify")
+    # Far beyond what it takes, so that intervals have something to prove.
+    wide = ("steps=1000", "room=40", "strain=1", "keep=0", "adv=0", "imp=false")
+    aim = ("--method", "instance-wise", "--target", "misclassify", *(word for pair in wide for word in ("--set", pair)))
     first, _ = certified(tiny, "first", *aim)
     before = [claim for claim in claims_of(first) if isinstance(claim, Redirection)]
     assert before  # on this tiny model intervals prove something

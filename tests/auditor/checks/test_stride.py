@@ -8,7 +8,7 @@ import pytest
 
 from auditor.checks import persistence, redirection
 from owner.gates import sketch
-from protocol.claims import Redirection, Region
+from protocol.claims import Redirection, Region, logits_property
 from protocol.model.schema import InputSchema
 
 FINER = 1000
@@ -63,9 +63,13 @@ def _table(reach, *, values, kinds):
         base = np.zeros((len(points), 2), np.float32)
         return base, np.where((flips <= reach)[:, None], np.float32(1), base)
 
+    claim = Redirection(
+        record=bytes(32), item=0, gate="sketch", region=Region(norm="hamming", radius=0, radius_data="0"),
+        property=logits_property(np.ones(2, np.float32)), target="misclassify",
+    )  # fmt: skip
     return SimpleNamespace(
         profile=SimpleNamespace(levels={"persistence": {"distance": 1, "share_at_least": 0.9}}), runnable=True,
-        case=SimpleNamespace(schema=schema, patch=object()), claimed_records=(records, None, (None,) * 5), run=run,
+        case=SimpleNamespace(schema=schema, patch=object()), claimed_records=(records, None, (claim,) * 5), run=run,
         generator=lambda name: np.random.default_rng([*name.encode()]), removed_classes=(), redirections=(None,),
         reference=SimpleNamespace(values=values), spared={"reference": np.ones(len(values), bool)},
     )  # fmt: skip
