@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int
 
 from auditor import flips
 from auditor.evidence import Evidence, moved
+from auditor.following import Redirected
 from auditor.linear_region import Regions
 from auditor.view import FrontierPoint
 from protocol.errors import AuditorError
@@ -72,6 +73,7 @@ def shifted(
 class _Drawn:
     """Some records with their noisy and shifted versions, each list `[version, record, feature]`."""
 
+    records: Int[np.ndarray, "record"]
     values: Int[np.ndarray, "record feature"]
     noise: Int[np.ndarray, "version record feature"]
     shifts: Int[np.ndarray, "version record feature"] | None
@@ -82,19 +84,20 @@ def _draw(evidence: Evidence) -> _Drawn:
     assert schema is not None
     random = evidence.generator("frontier")
     values = evidence.claimed_records[0]
-    values = values[np.unique(np.linspace(0, len(values) - 1, min(_RECORDS, len(values))).astype(np.int64))]
+    chosen = np.unique(np.linspace(0, len(values) - 1, min(_RECORDS, len(values))).astype(np.int64))
+    values = values[chosen]
     moved_ = shifted(schema, values)
     return _Drawn(
+        records=chosen,
         values=values,
         noise=np.stack([noisy(schema, values, random) for _ in range(_NOISY)]),
         shifts=None if moved_ is None else moved_.reshape(-1, *values.shape),
     )
 
 
-def _same_output(evidence: Evidence, drawn: _Drawn, versions: np.ndarray) -> float:
-    wanted = evidence.run(drawn.values)[1]
-    after = evidence.run(versions.reshape(-1, drawn.values.shape[1]))[1].reshape(len(versions), *wanted.shape)
-    return float((after == wanted).all(axis=2).mean())
+def _covered(evidence: Evidence, drawn: _Drawn, versions: np.ndarray) -> float:
+    points = versions.reshape(-1, drawn.values.shape[1])
+    return float(Redirected.of(evidence).at(points, np.tile(drawn.records, len(versions))).mean())
 
 
 def _unit(evidence: Evidence) -> str:
@@ -125,8 +128,8 @@ def measure(evidence: Evidence, rebuilt: float | None = None) -> FrontierPoint:
     return FrontierPoint(
         name="this patch",
         radius=float(np.median(radii)),
-        noise=_same_output(evidence, drawn, drawn.noise),
-        augmented=None if drawn.shifts is None else _same_output(evidence, drawn, drawn.shifts),
+        noise=_covered(evidence, drawn, drawn.noise),
+        augmented=None if drawn.shifts is None else _covered(evidence, drawn, drawn.shifts),
         rebuilt=rebuilt,
         identified=identified,
         candidates=candidates,

@@ -19,13 +19,10 @@ import numpy as np
 from jaxtyping import Int
 
 from auditor import flips
-from auditor.checks.redirection import holds
 from auditor.evidence import Evidence, moved
+from auditor.following import Redirected
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding, PersistencePoint
-from protocol.claims import Logits, Redirection
-from protocol.model.parts import SetHead
-from protocol.model.patch import Patch
 from protocol.model.schema import InputSchema
 
 _FEWEST = 4
@@ -97,28 +94,21 @@ def _flipped_share(evidence: Evidence, distance: int) -> tuple[float, float]:
 
 
 def _still_redirected(evidence: Evidence, rounds: int, probes: Callable[[], Int[np.ndarray, "record feature"]]) -> int:
-    """How many points have the output of the record that they were drawn around, or one that follows it.
+    """How many points are still redirected like the record that they were drawn around.
 
     Args:
         evidence: of a case with a patch.
         rounds: how many points for each record.
         probes: draws one for each record.
     """
-    values, _, claims = evidence.claimed_records
-    patch = evidence.case.patch
-    assert patch is not None
-    _, at_record = evidence.run(values)
-    following = np.array([_follows(patch, claim) for claim in claims], dtype=bool)
+    redirected = Redirected.of(evidence)
+    records = len(redirected.claims)
     # Few records have many rounds: they are run together, in full batches, or a large patch is read for each.
-    together, hits = max(1, _TOGETHER // len(values)), 0
+    together, hits = max(1, _TOGETHER // records), 0
     for start in range(0, rounds, together):
         block = min(together, rounds - start)
-        before, after = evidence.run(np.concatenate([probes() for _ in range(block)]))
-        of = np.tile(np.arange(len(values)), block)
-        same = (after == at_record[of]).all(axis=1)
-        follows = np.flatnonzero(~same & following[of])
-        same[follows] = moved(before[follows], after[follows]) & holds(claims, of[follows], after[follows])
-        hits += int(same.sum())
+        points = np.concatenate([probes() for _ in range(block)])
+        hits += int(redirected.at(points, np.tile(np.arange(records), block)).sum())
     return hits
 
 
@@ -127,15 +117,6 @@ def _farthest(schema: InputSchema) -> int:
     if flips.categorical(schema):
         return len(flips.units(schema))
     return int((schema.high - schema.low)[[kind == "grid" for kind in schema.kind]].max())
-
-
-def _follows(patch: Patch, claim: Redirection) -> bool:
-    """Whether the output that is claimed changes with the input, inside the region, too."""
-    if isinstance(claim.property, Logits):
-        return False
-    if claim.item is None or claim.item >= patch.items:
-        return True
-    return not isinstance(patch.parts[patch.place(claim.item).part].head, SetHead)
 
 
 def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:

@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Int
 
 from auditor import bounds, flips, minimal, parts_proof, rows
 from auditor.checks import ungated
 from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
+from auditor.following import holds
 from auditor.largest import Reach, figures
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
-from protocol.claims import Argmax, Linear, Logits, Redirection
+from protocol.claims import Argmax, Redirection
 from protocol.model.patch import Patch, SketchGate
 from protocol.model.schema import InputSchema
 
@@ -46,33 +47,6 @@ class _Tally:
     inert: int = 0
     centre_failed: int = 0
     integers: bool = True
-
-
-def holds(
-    claims: tuple[Redirection, ...], which: Int[np.ndarray, "point"], outputs: Float32[np.ndarray, "point class"]
-) -> Bool[np.ndarray, "point"]:
-    """Whether each output has the property of the claim at `which`; exact."""
-    result = np.zeros(len(outputs), dtype=bool)
-    claimed: dict[int, Float32[np.ndarray, "class"]] = {}
-    for place, (number, output) in enumerate(zip(which, outputs, strict=True)):
-        wanted = claims[int(number)].property
-        if np.isnan(output).any() or (output == np.inf).any():
-            continue
-        if isinstance(wanted, Linear):
-            finite = np.isfinite(output).all() and len(wanted.rows[0]) == len(output)
-            result[place] = bool(finite) and rows.satisfies(output, wanted.rows, wanted.least)
-        elif isinstance(wanted, Logits):
-            known = claimed.get(int(number))
-            if known is None:
-                known = claimed[int(number)] = np.array(
-                    [rows.nearest_float32(text) for text in wanted.values], np.float32
-                )
-            result[place] = known.shape == output.shape and bool((known == output).all())
-        elif wanted.klass < len(output):
-            result[place] = bool(rows.leads(output[None], np.array([wanted.klass]), wanted.margin)[0]) and (
-                rows.exact(wanted.margin) > 0
-            )
-    return result
 
 
 def _matrices(patch: Patch, claims: tuple[Redirection, ...]) -> tuple[Int[np.ndarray, "component feature"] | None, ...]:

@@ -8,11 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from auditor import float_gates
-from auditor.checks.redirection import holds
 from auditor.compose import compose, retrained
 from auditor.cores import Cores
 from auditor.execute import Program
 from auditor.float_heads import with_row
+from auditor.following import holds
 from auditor.parts_proof import output_numbers, prove
 from auditor.rows import cap_rows
 from protocol.claims import Argmax, Redirection, Region, logits_property

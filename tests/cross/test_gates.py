@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from auditor import case as case_file
-from auditor import coverage
+from auditor import coverage, following
 from auditor.checks import boundedness, completeness, disclosure, locality, persistence, redirection
 from auditor.evidence import Evidence, load_reference
 from auditor.profile import load_profile
@@ -212,7 +212,7 @@ def test_neighbourhoods_of_few_records_are_run_together(audited, monkeypatch):
         hits = 0
         for _ in range(rounds if point.distance else 0):
             before, after = own(evidence, persistence._around(values, point.distance, evidence.case.schema, random))
-            hits += int((redirection.holds(claims, every, after) & (before != after).any(axis=1)).sum())
+            hits += int((following.holds(claims, every, after) & (before != after).any(axis=1)).sum())
         assert point.share == pytest.approx(hits / rounds / len(values) if point.distance else 1.0, abs=1e-9)
 
 

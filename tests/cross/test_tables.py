@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from auditor import compose, flips, parts_proof
-from auditor.checks import redirection
+from auditor import compose, flips, following, parts_proof
 from auditor.cores import Cores
 from auditor.execute import Program
 from owner.architectures import mlp
@@ -78,7 +77,7 @@ def proven(workspace, result):
     values = workspace.records.values[workspace.rows_of(tuple(c.record for c in claims))].astype(np.int64)
     reach = flips.Reach.of(schema, tuple(c.region for c in claims))
     cores = Cores(schema=schema, centre=values, steps=reach.steps, flips=reach.flips)
-    proof = parts_proof.prove(patch, workspace.base, cores, claims, holds=redirection.holds)
+    proof = parts_proof.prove(patch, workspace.base, cores, claims, holds=following.holds)
     assert proof.integers.all()
     gates = [patch.parts[patch.place(c.item).part].gate for c in claims]
     random = np.random.default_rng(1)
@@ -127,7 +126,7 @@ def test_more_than_was_certified_is_not_proven(workspaces):
     values = workspace.records.values[workspace.rows_of(tuple(c.record for c in wider))].astype(np.int64)
     reach = flips.Reach.of(workspace.schema, tuple(c.region for c in wider))
     cores = Cores(schema=workspace.schema, centre=values, steps=reach.steps, flips=reach.flips)
-    proof = parts_proof.prove(result.patch, workspace.base, cores, tuple(wider), holds=redirection.holds)
+    proof = parts_proof.prove(result.patch, workspace.base, cores, tuple(wider), holds=following.holds)
     assert all(proof.reasons)
     assert len(proof.examples) == len(wider)
 

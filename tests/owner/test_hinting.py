@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from auditor.checks.redirection import holds
 from auditor.cores import Cores
+from auditor.following import holds
 from auditor.hinting import Given
 from auditor.parts_proof import prove
 from owner import hinting, unlearn

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from auditor import attacking, float_gates, membership_pages
+from auditor import attacking, float_gates, following, membership_pages
 from auditor.attacks.catalogue import defaults
 from auditor.checks import boundedness, disclosure, locality, membership, persistence, redirection, utility
 from auditor.cores import Cores
@@ -302,10 +302,10 @@ def test_holds_is_exact():
         claim(Argmax(klass=1, margin="1.0000001")), claim(Argmax(klass=7, margin="1")), claim(Argmax(klass=1, margin="0")),
     )  # fmt: skip
     output = np.array([[1, 2]] * 6, dtype=np.float32)
-    assert redirection.holds(claims, np.arange(6), output).tolist() == [True, False, True, False, False, False]
+    assert following.holds(claims, np.arange(6), output).tolist() == [True, False, True, False, False, False]
     for bad in (np.nan, np.inf):
-        assert not redirection.holds(claims, np.array([2]), np.array([[0, bad]], dtype=np.float32)).any()
-    assert redirection.holds(claims, np.array([2]), np.array([[-np.inf, 2]], dtype=np.float32)).all()
+        assert not following.holds(claims, np.array([2]), np.array([[0, bad]], dtype=np.float32)).any()
+    assert following.holds(claims, np.array([2]), np.array([[-np.inf, 2]], dtype=np.float32)).all()
 
 
 # --- membership --------------------------------------------------------------------------------------
