@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -57,6 +56,7 @@ from tests.benchmarks.inference_bench import (
     session,
     with_random_weights,
 )
+from tests.benchmarks.memory import held
 from tests.benchmarks.redirection_study import Data, Study
 
 EPOCHS, BATCH = 20, 64
@@ -393,7 +393,7 @@ def child(what: str, root: Path) -> None:
             X, y = file["X_train"], file["y_train"].astype(np.int64)
         x = (X.reshape(len(X), -1) / np.float32(X.max())).astype(np.float32)
         our_trainer(mlp(x.shape[1], (256, 256, 256), classes=10), x, y, min(100, len(x) // BATCH))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print((held("VmHWM") or 0) / (1 << 20))
 
 
 # -- the run ----------------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ from protocol.model import profile
 from protocol.model import recipe as recipe_file
 from protocol.model.graph import Graph
 from protocol.model.recipe import Recipe
+from tests.benchmarks.memory import peak
 from tests.benchmarks.redirection_study import START
-from tests.benchmarks.table.memory import peak
 from tests.benchmarks.table.worlds import Roles, Size
 from tests.demo.world import Clock, World, must, run
 

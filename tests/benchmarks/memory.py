@@ -23,7 +23,11 @@ class Used:
     before: int | None = None
 
 
-def _status(name: str) -> int | None:
+def held(name: str) -> int | None:
+    """What the kernel says of this process under a name, in bytes: VmRSS now, VmHWM at most since it began.
+
+    Not `getrusage`: its largest resident memory outlives exec, so that a child begins with its parent's.
+    """
     with contextlib.suppress(OSError):
         for line in (_SELF / "status").read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -42,6 +46,6 @@ def peak() -> Iterator[Used]:
     with contextlib.suppress(OSError):
         (_SELF / "clear_refs").write_text("5")
         reset = True
-    used.before = _status("VmRSS")
+    used.before = held("VmRSS")
     yield used
-    used.bytes = _status("VmHWM") if reset else None
+    used.bytes = held("VmHWM") if reset else None
