@@ -44,6 +44,7 @@ class RawModel:
         nodes: with the attributes as written; `Constant` nodes already moved to `constants`.
         constants: initialisers and the values of `Constant` nodes.
         folded: names of those constants that were `Constant` nodes.
+        ifs: each If with its subgraphs, as the file has it, without notes and with fields in order.
     """
 
     opset: int
@@ -54,6 +55,7 @@ class RawModel:
     nodes: tuple[Node, ...]
     constants: Mapping[str, np.ndarray]
     folded: frozenset[str]
+    ifs: tuple[bytes, ...] = ()
 
 
 def _only(message: Any, allowed: frozenset[str], what: str) -> None:
@@ -296,10 +298,14 @@ def _model(model: Any, limits: Limits) -> RawModel:
     graph = model.graph
     constants: dict[str, np.ndarray] = {}
     nodes: list[Node] = []
+    ifs: list[bytes] = []
     folded: set[str] = set()
     for proto in graph.node:  # before everything else, so that a refusal names the operator
         if proto.op_type == "If":
             nodes += _branch(proto, nodes, limits)
+            ifs.append(bytes(proto.SerializeToString(deterministic=True)))
+            if len(nodes) > 2 * limits.nodes:  # those of subgraphs were not counted with the graph's own
+                raise TooLarge(f"more than {2 * limits.nodes} nodes, with those of subgraphs")
             continue
         node, tensor = _node(proto, limits)
         if node.op != "Constant":
@@ -341,4 +347,5 @@ def _model(model: Any, limits: Limits) -> RawModel:
         nodes=tuple(nodes),
         constants=constants,
         folded=frozenset(folded),
+        ifs=tuple(ifs),
     )
