@@ -188,7 +188,7 @@ class _Folder:
         return {
             name: array
             for name, array in self.constants.items()
-            if name in needed or name not in self.spent and name not in unused
+            if name in needed or (name not in self.spent and name not in unused)
         }
 
 
