@@ -14,7 +14,7 @@ import auditor.execute
 import owner.compose
 import owner.execute
 from protocol.digests import sha256_hex
-from protocol.errors import MalformedError, Schema, TooLarge
+from protocol.errors import MalformedError, NonCanonical, Schema, TooLarge
 from protocol.model.branches import Branch, always_run, branches, check_branches
 from protocol.model.check import check_graph
 from protocol.model.operators import PATCHED, make_node
@@ -363,6 +363,38 @@ def test_a_constant_that_nothing_uses_is_a_note(unused):
     else:
         with pytest.raises(TooLarge, match="without a use"):
             parse(data, operators=PATCHED)
+
+
+def _number(value):
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _number(value >> 7)
+
+
+def _field(number, contents):
+    return _number(number << 3 | 2) + _number(len(contents)) + contents
+
+
+def test_what_a_packed_list_saves_is_no_room_for_something_else():
+    # `ints` of an attribute is not packed where we write it; packed, it is a byte shorter for each number.
+    name = "prune/p0/row_of_item"
+    model = onnx.ModelProto.FromString(DATA)
+    constant = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    numbers = onnx.numpy_helper.to_array(constant).tolist()
+    model.graph.initializer.remove(constant)
+    model.graph.node.insert(0, helper.make_node("Constant", [], [name], value_ints=numbers))
+    whole = model.SerializeToString()
+    assert parse(whole, operators=PATCHED, limits=DEPLOYED) == GRAPH
+    del model.graph.node[0]
+    kind = b"\xa0\x01\x07"  # field 20, the attribute's type: INTS
+    attribute = _field(1, b"value_ints") + kind + _field(8, b"".join(map(_number, numbers)))
+    node = _field(1, _field(2, name.encode()) + _field(4, b"Constant") + _field(5, attribute))
+    graph = node + model.graph.SerializeToString()
+    model.ClearField("graph")
+    packed = model.SerializeToString() + _field(7, graph)
+    hidden = packed + _field(200, b"S" * (len(whole) - len(packed) - 3))
+    assert len(hidden) == len(whole)
+    for data in (packed, hidden):
+        with pytest.raises(NonCanonical, match="accounts for"):
+            parse(data, operators=PATCHED, limits=DEPLOYED)
 
 
 def _many(ifs, within):
