@@ -118,9 +118,7 @@ def _message(data: bytes, limits: Limits) -> Any:
         raise NonCanonical(f"{len(data) - model.ByteSize()} bytes that no field of an ONNX model accounts for")
     # A list of numbers may come packed, and be longer when it is written: room for as much that nobody reads.
     if (_histogram(data) != _histogram(model.SerializeToString())).any():
-        raise NonCanonical(
-            "bytes that no field of an ONNX model accounts for, as many as a packed list saves"
-        )
+        raise NonCanonical("bytes that no field of an ONNX model accounts for, as many as a packed list saves")
     _drop_notes(model)
     if (notes := len(data) - model.ByteSize()) > limits.notes:
         raise TooLarge(f"{notes} bytes of documentation and metadata, at most {limits.notes} are accepted")
