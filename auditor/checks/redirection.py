@@ -18,7 +18,7 @@ from auditor import bounds, flips, minimal, parts_proof, rows
 from auditor.checks import ungated
 from auditor.cores import Cores
 from auditor.evidence import Evidence, moved
-from auditor.following import holds
+from auditor.following import NEAR, holds
 from auditor.largest import Reach, figures
 from auditor.statistics.proportions import interval
 from auditor.view import CheckResult, Finding
@@ -29,8 +29,6 @@ from protocol.model.schema import InputSchema
 _RANDOM = 8
 _REPLAYED = 64
 """Proven claims whose regions are replayed besides all that are not proven: more find no other fault."""
-_NEAR = 1e-3
-"""Relative change of the largest logit below which an output counts as the base's own."""
 _LISTED = 1000
 """Claims that are not proven whose largest proven radius is listed one by one."""
 _OUTSIDE = 0.10
@@ -78,7 +76,7 @@ def check(evidence: Evidence) -> CheckResult:
         if free.any():
             others = tuple(claim for claim in known if claim.gate == "none")
             facts["without_a_gate"] = ungated.check(
-                evidence, tally, values=values[free], labels=labels[free], claims=others, holds=holds, near=_NEAR
+                evidence, tally, values=values[free], labels=labels[free], claims=others, holds=holds, near=NEAR
             )
         _check_records(
             case.patch, case.schema, values=values[~free], labels=labels[~free], claims=gated, evidence=evidence,
@@ -308,7 +306,7 @@ def _check_records(
     stayed = ~moved(before, own)
     # An item whose row is the base's own output there fires and changes nothing; nor do rounding errors of it.
     with np.errstate(invalid="ignore", over="ignore"):
-        near = np.abs(own - before).max(axis=1) <= _NEAR * np.abs(before).max(axis=1)
+        near = np.abs(own - before).max(axis=1) <= NEAR * np.abs(before).max(axis=1)
     if (stayed & ~centre_good).all() or near.mean() > 0.5:
         tally.inert += len(claims)
     open_ = np.array([n for n, why in enumerate(proof.reasons) if why and n not in failed], np.int64)

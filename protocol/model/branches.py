@@ -9,6 +9,7 @@ condition is false, so an `If` could let one record of a batch decide for anothe
 7.9 composes, with which a reader compares. Source: SPEC 7.4.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,11 @@ def check_branches(nodes: Sequence[Node]) -> None:
     if not found:
         return
     names = {output for node in nodes for output in node.outputs} | {name for node in nodes for name in node.inputs}
+    # Places that read each name: looking at all nodes for each of thousands of branches would take a while.
+    readers: dict[str, list[int]] = defaultdict(list)
+    for place, node in enumerate(nodes):
+        for name in node.inputs:
+            readers[name].append(place)
     last = -1
     for branch in found:
         condition, chosen, kept = nodes[branch.end].inputs
@@ -65,9 +71,8 @@ def check_branches(nodes: Sequence[Node]) -> None:
         if not inside or inside[-1].op != "Where" or inside[-1].outputs != (chosen,) or inside[-1].inputs[2] != kept:
             raise Schema("operator If whose branch does not end with a Where on what is kept without it", where=made)
         own = {output for node in inside for output in node.outputs}
-        outside = [*nodes[: branch.start + 1], *nodes[branch.end + 1 :]]
-        read = {name for node in outside for name in node.inputs}
-        if kept in own or own & read or condition in read or any(condition in node.inputs for node in inside):
+        leaves = any(not branch.start < place <= branch.end for name in own for place in readers[name])
+        if kept in own or leaves or readers[condition] != [branch.end]:
             raise Schema("operator If whose branch or condition is read elsewhere", where=made)
         if made + KEPT in names:
             raise Schema("a name stands for two tensors", where=made + KEPT)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from jaxtyping import Int64
 
 from protocol.errors import MalformedError, NonCanonical, Schema, TooLarge, UnsupportedVersion
 from protocol.model.branches import KEPT
@@ -26,6 +27,7 @@ _ELEMENTS: Mapping[int, tuple[type[np.generic], str]] = {
     _Tensor.INT64: (np.int64, "int64_data"),
     _Tensor.BOOL: (np.bool_, "int32_data"),
 }
+_BLOCK = 1 << 20
 _DATA_FIELDS = frozenset({"raw_data", "float_data", "int32_data", "int64_data"})
 _IR_VERSIONS = range(4, 15)
 """Before 4, every constant also had to be an input, which whoever runs the model may replace."""
@@ -44,6 +46,7 @@ class RawModel:
         nodes: with the attributes as written; `Constant` nodes already moved to `constants`.
         constants: initialisers and the values of `Constant` nodes.
         folded: names of those constants that were `Constant` nodes.
+        ifs: each If with its subgraphs, as the file has it, without notes and with fields in order.
     """
 
     opset: int
@@ -54,6 +57,7 @@ class RawModel:
     nodes: tuple[Node, ...]
     constants: Mapping[str, np.ndarray]
     folded: frozenset[str]
+    ifs: tuple[bytes, ...] = ()
 
 
 def _only(message: Any, allowed: frozenset[str], what: str) -> None:
@@ -92,6 +96,14 @@ def _drop_notes(model: Any) -> None:
             attribute.ClearField("doc_string")
 
 
+def _histogram(data: bytes) -> Int64[np.ndarray, "256"]:
+    """How often each byte occurs, whatever the order that the fields come in."""
+    counts = np.zeros(256, np.int64)
+    for start in range(0, len(data), _BLOCK):  # counting makes an int64 of each byte
+        counts += np.bincount(np.frombuffer(data, np.uint8, min(_BLOCK, len(data) - start), start), minlength=256)
+    return counts
+
+
 def _message(data: bytes, limits: Limits) -> Any:
     if len(data) > limits.size:
         raise TooLarge(f"{len(data)} bytes, at most {limits.size} are accepted")
@@ -104,6 +116,9 @@ def _message(data: bytes, limits: Limits) -> Any:
     model.DiscardUnknownFields()
     if model.ByteSize() != len(data):
         raise NonCanonical(f"{len(data) - model.ByteSize()} bytes that no field of an ONNX model accounts for")
+    # A list of numbers may come packed, and be longer when it is written: room for as much that nobody reads.
+    if (_histogram(data) != _histogram(model.SerializeToString())).any():
+        raise NonCanonical("bytes that no field of an ONNX model accounts for, as many as a packed list saves")
     _drop_notes(model)
     if (notes := len(data) - model.ByteSize()) > limits.notes:
         raise TooLarge(f"{notes} bytes of documentation and metadata, at most {limits.notes} are accepted")
@@ -296,10 +311,14 @@ def _model(model: Any, limits: Limits) -> RawModel:
     graph = model.graph
     constants: dict[str, np.ndarray] = {}
     nodes: list[Node] = []
+    ifs: list[bytes] = []
     folded: set[str] = set()
     for proto in graph.node:  # before everything else, so that a refusal names the operator
         if proto.op_type == "If":
             nodes += _branch(proto, nodes, limits)
+            ifs.append(bytes(proto.SerializeToString(deterministic=True)))
+            if len(nodes) > 2 * limits.nodes:  # those of subgraphs were not counted with the graph's own
+                raise TooLarge(f"more than {2 * limits.nodes} nodes, with those of subgraphs")
             continue
         node, tensor = _node(proto, limits)
         if node.op != "Constant":
@@ -341,4 +360,5 @@ def _model(model: Any, limits: Limits) -> RawModel:
         nodes=tuple(nodes),
         constants=constants,
         folded=frozenset(folded),
+        ifs=tuple(ifs),
     )

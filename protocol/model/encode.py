@@ -67,6 +67,16 @@ def _write_branch(graph: Any, nodes: tuple[Node, ...], node: Node) -> None:
         subgraph.output.add(name=name).type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
+def encode_branches(graph: Graph) -> tuple[bytes, ...]:
+    """Each If of a graph that passes `check_graph`, with its subgraphs: what `encode` writes for it."""
+    found = []
+    for branch in branches(graph.nodes):
+        alone = onnx.GraphProto()
+        _write_branch(alone, graph.nodes[branch.start + 1 : branch.end], graph.nodes[branch.end])
+        found.append(bytes(alone.node[0].SerializeToString(deterministic=True)))
+    return tuple(found)
+
+
 def encode(graph: Graph) -> bytes:
     """Write a graph that passes `check_graph`."""
     model = onnx.ModelProto(ir_version=_IR_OF_OPSET.get(graph.opset, 8))

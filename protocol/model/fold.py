@@ -19,7 +19,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from protocol.errors import Schema
+from protocol.errors import Schema, TooLarge
+from protocol.model.branches import KEPT
 from protocol.model.decode import RawModel
 from protocol.model.graph import BATCH, Attribute, Limits, Node
 from protocol.model.operators import OPERATORS, normalise, outputs_of, own_slots
@@ -43,11 +44,15 @@ class _Folder:
         self.constants = dict(raw.constants)
         self.alias: dict[str, str] = {}
         self.sizes: dict[str, tuple[int, ...] | int] = {}
-        self.spent: set[str] = set(raw.folded)
+        self.spent: set[str] = set()
         self.nodes: list[Node] = []
         sizes = tuple(size for size in raw.input_shape[1:] if size is not None)
         self.types = {raw.input: TensorType(kind="float32", shape=(BATCH, *sizes))}
         self.types |= {name: constant_type(array) for name, array in self.constants.items()}
+
+    def taken(self, name: str) -> bool:
+        """Whether something that came before has this name, be it rewritten or not."""
+        return name in self.types or name in self.alias or name in self.sizes
 
     def known(self, name: str) -> tuple[int, ...] | int | None:
         """The value of a list of sizes or of one size, if it depends on shapes and constants only."""
@@ -126,7 +131,7 @@ class _Folder:
         if len(node.outputs) != outputs_of(node.op):
             raise Schema(f"operator {node.op[:40]!r} with {len(node.outputs)} outputs is not in the profile")
         for output in node.outputs:
-            if output in self.types or output in self.alias or output in self.sizes:
+            if self.taken(output):
                 raise Schema("a name stands for two tensors", where=output)
         if node.op in _SHAPE_OPERATORS and self.shape_arithmetic(node):
             return
@@ -176,7 +181,15 @@ class _Folder:
     def used(self) -> dict[str, np.ndarray]:
         """The constants without those that only the nodes that are gone had a use for."""
         needed = {name for node in self.nodes for name in node.inputs}
-        return {name: array for name, array in self.constants.items() if name in needed or name not in self.spent}
+        # A Constant that nothing has a use for says nothing about the model: it is a note, and counted like one.
+        unused = {name: self.constants[name] for name in self.raw.folded - needed - self.spent}
+        if (notes := sum(len(name) + array.nbytes for name, array in unused.items())) > self.limits.notes:
+            raise TooLarge(f"{notes} bytes of constants without a use, at most {self.limits.notes} are accepted")
+        return {
+            name: array
+            for name, array in self.constants.items()
+            if name in needed or (name not in self.spent and name not in unused)
+        }
 
 
 def fold(
@@ -193,5 +206,9 @@ def fold(
     folder = _Folder(raw, operators, limits)
     for node in raw.nodes:
         folder.take(node)
+    # Names that were rewritten are still in the file, where a subgraph would make them a second time.
+    for node in folder.nodes:
+        if node.op == "If" and folder.taken(node.outputs[0] + KEPT):
+            raise Schema("a name stands for two tensors", where=node.outputs[0] + KEPT)
     folder.separate()
     return tuple(folder.nodes), folder.used(), folder.types

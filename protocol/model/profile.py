@@ -10,7 +10,7 @@ from protocol.digests import sha256_hex
 from protocol.errors import EncodingError, MalformedError, Schema
 from protocol.model.check import check_graph
 from protocol.model.decode import decode
-from protocol.model.encode import encode
+from protocol.model.encode import encode, encode_branches
 from protocol.model.fold import fold
 from protocol.model.graph import BATCH, DEPLOYED, Attribute, Graph, Limits, Node, same_tensor
 from protocol.model.operators import (
@@ -79,6 +79,9 @@ def parse(data: bytes, *, operators: frozenset[str] = BASE_OPERATORS, limits: Li
         initialisers=constants,
     )
     check_graph(graph, operators=operators, limits=limits)
+    # What is rewritten inside a subgraph would be gone there or seen from outside: other readers see the file.
+    if encode_branches(graph) != raw.ifs:
+        raise Schema("operator If in another spelling than its graph is written in")
     return graph
 
 

@@ -299,7 +299,7 @@ def _listed(call: Call, places: tuple[int, ...]) -> TensorType:
 def _nonzero(call: Call) -> TensorType:
     found = call.activation(kind="int64")
     call.demand(found.shape[0] == BATCH, "lists places of whole records only")
-    return TensorType(kind="int64", shape=(len(found.shape), BATCH - 1 - call.lists), places=found.shape)
+    return TensorType(kind="int64", shape=(len(found.shape), BATCH - 1 - call.tensors), places=found.shape)
 
 
 def _scatter(call: Call) -> TensorType:
@@ -383,7 +383,7 @@ def node_type(
         node=node,
         types=tuple(types[name] for name in node.inputs),
         values=tuple(map(initialisers.get, node.inputs)),
-        lists=sum(found.places is not None for found in types.values()) if node.op == "NonZero" else 0,
+        tensors=len(types),
     )
     made = _RULES[node.op](call)
     if len(made.shape) > limits.rank:

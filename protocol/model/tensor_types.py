@@ -52,8 +52,8 @@ class Call:
     node: Node
     types: tuple[TensorType, ...]
     values: tuple[np.ndarray | None, ...]
-    lists: int = 0
-    """How many lists of places there are already."""
+    tensors: int = 0
+    """How many tensors there are already: a number that no other list of places has."""
 
     def refuse(self, reason: str) -> Schema:
         """The error that names the operator and the tensor it makes."""

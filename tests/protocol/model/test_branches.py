@@ -1,5 +1,6 @@
 """Branches: one spelling in files, one place in graphs, and the same outputs with them as without."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +13,19 @@ import auditor.compose
 import auditor.execute
 import owner.compose
 import owner.execute
-from protocol.errors import MalformedError, Schema
-from protocol.model.branches import Branch, always_run, branches
+from protocol.digests import sha256_hex
+from protocol.errors import MalformedError, NonCanonical, Schema, TooLarge
+from protocol.model.branches import Branch, always_run, branches, check_branches
 from protocol.model.check import check_graph
 from protocol.model.operators import PATCHED, make_node
-from protocol.model.patch import AlwaysGate, Cap, Part, Patch, SetHead, ShiftHead, SketchGate
-from protocol.model.profile import DEPLOYED, parse, serialise
+from protocol.model.patch import AlwaysGate, Cap, Part, Patch, SetHead, ShiftHead, SketchGate, to_bytes
+from protocol.model.profile import DEPLOYED, Graph, Limits, parse, serialise
+from protocol.model.shapes import node_type
 from tests.auditor.samples import grid_schema, mlp
 
 ITEMS = 70
 """More than one word."""
+VECTORS = ["8be0a51c71dcdae6", "6f586250777cdafd", "e78c3915b5641f74", "e78c3915b5641f74"]
 
 
 def gate(seed=0, **changes):
@@ -252,6 +256,25 @@ def _put_between(model, *_):
     model.graph.node.append(last)
 
 
+def _rename_within(then, old, new):
+    for node in then.node:
+        for place, name in enumerate(node.input):
+            if name == old:
+                node.input[place] = new
+    then.node.insert(0, helper.make_node("Identity", [old], [new], name=new))
+
+
+def _leak(model, then):
+    then.node.insert(0, helper.make_node("Identity", ["prune/half"], ["leak"], name="leak"))
+    model.graph.node.append(helper.make_node("Add", [GRAPH.output, "leak"], ["y2"], name="y2"))
+    model.graph.output[0].name = "y2"
+
+
+def _shadow(model, op, inputs, **given):
+    # Rewritten on reading (SPEC 7.5), so that no node of the graph has this name; in the file one has.
+    model.graph.node.insert(0, helper.make_node(op, inputs, [GRAPH.output + "/kept"], **given))
+
+
 FILES = {
     "turned round": (_turned, "another name"),
     "an attribute twice": (lambda m, n, e, t: n.attribute.append(n.attribute[1]), "two subgraphs"),
@@ -293,6 +316,23 @@ FILES = {
     "no graph": (lambda m, n, e, t: _set(n.attribute[1], "type", onnx.AttributeProto.INT), "no subgraph"),
     "a text beside": (lambda m, n, e, t: _set(n.attribute[1], "s", b"hidden"), "with s"),
     "more in a name": (lambda m, n, e, t: _set(t.node[0], "name", "a\nb"), "printable"),
+    "a node that is rewritten": (lambda m, n, e, t: _rename_within(t, "prune/half", "leak"), "another spelling"),
+    "a rewritten node, read outside": (lambda m, n, e, t: _leak(m, t), "another spelling"),
+    "sizes that nobody reads": (
+        lambda m, n, e, t: t.node.insert(0, helper.make_node("Shape", ["x"], ["leak"])), "another spelling"
+    ),
+    "the other name of ONNX's own domain": (lambda m, n, e, t: _set(n, "domain", "ai.onnx"), "another spelling"),
+    "the same within": (lambda m, n, e, t: _set(t.node[0], "domain", "ai.onnx"), "another spelling"),
+    "an output without a name": (lambda m, n, e, t: t.node[0].output.append(""), "another spelling"),
+    "an input without a name": (lambda m, n, e, t: t.node[0].input.append(""), "another spelling"),
+    "a default that is written": (
+        lambda m, n, e, t: next(one for one in t.node if one.op_type == "ReduceMin").attribute.add(
+            name="noop_with_empty_axes", type=onnx.AttributeProto.INT, i=0
+        ), "another spelling"
+    ),
+    "a constant named like the copy": (lambda m, n, e, t: _shadow(m, "Constant", [], value_float=1.0), "two tensors"),
+    "an alias named like the copy": (lambda m, n, e, t: _shadow(m, "Identity", ["prune/half"]), "two tensors"),
+    "sizes named like the copy": (lambda m, n, e, t: _shadow(m, "Shape", ["x"]), "two tensors"),
 }  # fmt: skip
 
 
@@ -300,6 +340,159 @@ FILES = {
 def test_a_branch_has_one_spelling(change, reason):
     with pytest.raises(MalformedError, match=reason):
         parse(spoil(change), operators=PATCHED, limits=DEPLOYED)
+
+
+def test_what_is_refused_for_its_names_is_refused_by_others_too():
+    for change in ("a rewritten node, read outside", "an alias named like the copy", "the same within"):
+        with pytest.raises(Exception, match=r"(?i)invalid"):
+            onnxruntime.InferenceSession(spoil(FILES[change][0]), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("unused", [np.zeros(1, np.float32), np.zeros(0, np.int64), np.zeros(300_000, np.float32)])
+def test_a_constant_that_nothing_uses_is_a_note(unused):
+    def add(model, *_):
+        model.graph.node.insert(
+            0, helper.make_node("Constant", [], ["hidden"], value=onnx.numpy_helper.from_array(unused))
+        )
+
+    data = spoil(add)
+    with pytest.raises(TooLarge, match="without a use"):
+        parse(data, operators=PATCHED, limits=DEPLOYED)
+    if unused.nbytes < Limits().notes:
+        assert parse(data, operators=PATCHED) == GRAPH
+    else:
+        with pytest.raises(TooLarge, match="without a use"):
+            parse(data, operators=PATCHED)
+
+
+def _number(value):
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _number(value >> 7)
+
+
+def _field(number, contents):
+    return _number(number << 3 | 2) + _number(len(contents)) + contents
+
+
+def test_what_a_packed_list_saves_is_no_room_for_something_else():
+    # `ints` of an attribute is not packed where we write it; packed, it is a byte shorter for each number.
+    name = "prune/p0/row_of_item"
+    model = onnx.ModelProto.FromString(DATA)
+    constant = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    numbers = onnx.numpy_helper.to_array(constant).tolist()
+    model.graph.initializer.remove(constant)
+    model.graph.node.insert(0, helper.make_node("Constant", [], [name], value_ints=numbers))
+    whole = model.SerializeToString()
+    assert parse(whole, operators=PATCHED, limits=DEPLOYED) == GRAPH
+    del model.graph.node[0]
+    kind = b"\xa0\x01\x07"  # field 20, the attribute's type: INTS
+    attribute = _field(1, b"value_ints") + kind + _field(8, b"".join(map(_number, numbers)))
+    node = _field(1, _field(2, name.encode()) + _field(4, b"Constant") + _field(5, attribute))
+    graph = node + model.graph.SerializeToString()
+    model.ClearField("graph")
+    packed = model.SerializeToString() + _field(7, graph)
+    hidden = packed + _field(200, b"S" * (len(whole) - len(packed) - 3))
+    assert len(hidden) == len(whole)
+    for data in (packed, hidden):
+        with pytest.raises(NonCanonical, match="accounts for"):
+            parse(data, operators=PATCHED, limits=DEPLOYED)
+
+
+def _many(ifs, within):
+    """A file with so many more Ifs, each with so many nodes that list places in its branch."""
+    model = onnx.ModelProto.FromString(DATA)
+    model.graph.node.append(helper.make_node("GreaterOrEqual", [GRAPH.output, KEPT], ["raised"]))
+    bits, kept = next(node.inputs[0] for node in GRAPH.nodes if node.op == "NonZero"), GRAPH.output
+    for number in range(ifs):
+        most, some, chosen, made = (f"{name}{number}" for name in ("most", "some", "chosen", "made"))
+        lists = [helper.make_node("NonZero", [bits], [f"z{number}_{place}"]) for place in range(within)]
+        then = [*lists, helper.make_node("Where", ["raised", GRAPH.output, kept], [chosen], chosen)]
+        otherwise = [helper.make_node("Identity", [kept], [made + "/kept"], made + "/kept")]
+        then, otherwise = (
+            helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(nodes[-1].output[0], 1, None)])
+            for nodes, name in ((then, "then"), (otherwise, "else"))
+        )
+        model.graph.node.append(helper.make_node("ReduceMax", [bits], [most], keepdims=0))
+        model.graph.node.append(helper.make_node("Cast", [most], [some], to=9))
+        model.graph.node.append(helper.make_node("If", [some], [made], made, else_branch=otherwise, then_branch=then))
+        kept = made
+    model.graph.output[0].name = kept
+    return model.SerializeToString(deterministic=True)
+
+
+def test_nodes_of_all_subgraphs_are_counted_before_anything_is_made_of_them(monkeypatch):
+    data = _many(3, 30)
+    limits = replace(DEPLOYED, nodes=60)
+    monkeypatch.setattr("protocol.model.profile.fold", None)
+    with pytest.raises(TooLarge, match="with those of subgraphs"):
+        parse(data, operators=PATCHED, limits=limits)
+
+
+class _Counted(Sequence):
+    """Nodes, and how many were looked at."""
+
+    def __init__(self, nodes):
+        self.nodes, self.seen = nodes, 0
+
+    def __len__(self):
+        return len(self.nodes)
+
+    def __getitem__(self, place):
+        found = self.nodes[place]
+        self.seen += len(found) if isinstance(place, slice) else 1
+        return found
+
+
+def test_many_branches_are_checked_in_one_pass():
+    seen = []
+    for ifs in (20, 40):
+        nodes = _Counted(parse(_many(ifs, 0), operators=PATCHED).nodes)
+        check_branches(nodes)
+        seen.append(nodes.seen)
+    assert seen[1] < 2.1 * seen[0]
+
+
+def test_a_list_of_places_is_numbered_without_looking_at_all_tensors():
+    class Closed(dict):
+        def values(self):
+            raise AssertionError("every tensor is looked at for every list of places")
+
+        __iter__ = items = values
+
+    types = Closed(check_graph(GRAPH))
+    node = next(node for node in GRAPH.nodes if node.op == "NonZero")
+    found = node_type(node, types, GRAPH.initialisers, Limits())
+    assert found.shape[1] not in {known.shape[-1] for known in dict.values(types) if known.shape}
+
+
+def _fixed(screen, seed):
+    # No randomness: a vector that stays what it is whatever a library's generators do.
+    matrix = (np.arange(24).reshape(4, 6) * (seed + 3) % 5 - 2).astype(np.int32)
+    sketches = (np.arange(ITEMS * 6).reshape(ITEMS, 6) * (seed + 7) % 16) @ matrix.T
+    rows = (np.arange(ITEMS * 3).reshape(ITEMS, 3) % 17 - 8).astype(np.float32) / 4
+    return Part(
+        gate=SketchGate(
+            matrix=matrix, low=(sketches - 2).astype(np.int32), high=(sketches + 2).astype(np.int32), screen=screen
+        ),
+        head=(SetHead, ShiftHead)[seed % 2](rows=rows, index=np.arange(ITEMS)),
+    )
+
+
+def test_patches_without_a_branch_are_what_they_were():
+    """Digests of files that were composed before there was a branch: deployed files and receipts stay valid."""
+    weight = (np.arange(18).reshape(3, 6) - 9).astype(np.float32) / 8
+    base = Graph(
+        opset=17, input="x", input_shape=(6,), output="y", classes=3, initialisers={"w": weight},
+        nodes=(make_node("Gemm", ("x", "w"), "y", transB=1),),
+    )  # fmt: skip
+    made = Patch(
+        features=6, classes=3, caps=(Cap(klass=1, margin="1"),),
+        parts=(_fixed(np.array([0, 1, 2, 3]), 0), _fixed(None, 1), _fixed(np.array([2]), 2)),
+    )  # fmt: skip
+    manifest, tensors = to_bytes(made)
+    digests = [sha256_hex(data) for data in (manifest, tensors)]
+    for side in (owner.compose, auditor.compose):
+        digests.append(sha256_hex(serialise(side.compose(base, SCHEMA, made))))
+    assert [digest[:16] for digest in digests] == VECTORS
 
 
 def test_what_is_written_is_plain_onnx():
