@@ -6,7 +6,17 @@ from pathlib import Path
 
 from owner.auditors import ANYBODY, Auditors
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, read_file, write_atomic
-from owner.journal import PROOF, append, check_log, check_message_free, leaf_of, logged_entries, logged_entry, publish_message, sign
+from owner.journal import (
+    PROOF,
+    append,
+    check_log,
+    check_message_free,
+    leaf_of,
+    logged_entries,
+    logged_entry,
+    publish_message,
+    sign,
+)
 from owner.workspace import Workspace
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings

@@ -109,7 +109,7 @@ def adjust(
     stop: Callable[[Model], bool] = lambda _model: False,
     stage: str = "training",
 ) -> tuple[dict[str, Float32[np.ndarray, "..."]], int]:
-    """Change the parameters of `job.start` step by step; normalisation statistics stay as they are.
+    """Change the parameters of `job.start` step by step; normalisation statistics stay as they are there.
 
     Args:
         job: whose model to start from.
@@ -119,7 +119,8 @@ def adjust(
         stage: name for progress.
 
     Returns:
-        The changed parameters by name, and the steps taken.
+        The changed parameters and the statistics by name, and the steps taken: an earlier certificate's weights may
+        have other statistics than the base, and what was trained here is the model with these.
 
     Raises:
         OwnerError: the training diverged.
@@ -153,7 +154,7 @@ def adjust(
             made.step()
             taken += 1
     job.progress(stage, 1.0)
-    found = {name: tensor.detach().numpy(force=True).copy() for name, tensor in learned.items()}
+    found = {name: tensor.detach().numpy(force=True).copy() for name, tensor in (*learned.items(), *fixed.items())}
     if not all(np.isfinite(array).all() for array in found.values()):
         raise OwnerError("the training diverged; use a lower --set rate=...")
     return found, taken
