@@ -165,7 +165,7 @@ def _succession(evidence: Evidence, findings: list[Finding], facts: dict[str, ob
         facts["carried_without_a_request"] = [name_of(claim).hex() for claim in alone[:20]]
         accuse(
             "silent-drop",
-            f"{len(left)} requests of the predecessor are left out, and {len(alone)} claims that were made for them are "
+            f"{len(left)} requests of the predecessor are left out, and {len(alone)} claims made for them are "
             f"not dropped by name, the first is about {name_of(alone[0]).hex()[:16]}",
         )
     return ""
