@@ -86,6 +86,8 @@ def _kept(facts: dict[str, object]) -> str:
     return (
         f"; of the predecessor's claims {facts['carried']} are carried and {facts['dropped_by_name']} dropped by name"
         + (f", and {left} of its requests are no longer answered" if left else "")
+        # One step of a line: an owner could lose a claim in a certificate that nobody audits, and build on that.
+        + ("; what that one made of its own predecessor was not compared here" if facts["builds_on_a_line"] else "")
     )
 
 
@@ -133,6 +135,7 @@ def _succession(evidence: Evidence, findings: list[Finding], facts: dict[str, ob
         threat, message = wrong
         accuse(threat, message)
     facts["predecessor"] = before.logged.leaf
+    facts["builds_on_a_line"] = before.certificate.predecessor is not None
     facts["dropped"] = [{"claim": one.record, "reason": one.reason} for one in certificate.dropped[:20]]
     facts["line_seen_in_the_log"] = entries is not None
     if before.claims is None or case.claims is None:

@@ -85,9 +85,19 @@ def test_a_claim_dropped_silently_and_by_name(workshop, line):
     assert (found.verdict, found.evidence["dropped"]) == ("CONSISTENT", [{"claim": name, "reason": "taken back"}])
 
 
-def test_requests_that_are_left_out(workshop, line):
+def test_a_claim_lost_one_step_before_is_not_seen_and_that_is_said(workshop):
+    before = predecessor_of(workshop, workshop.forge(challenge=False))
+    honest = workshop.forge(successor(before), challenge=False)
+    assert "not compared here" not in bound(workshop, honest).summary
+    lossy = workshop.forge(successor(before, claims=last_without), challenge=False)
+    last = bound(workshop, workshop.forge(successor(predecessor_of(workshop, lossy)), challenge=False))
+    assert last.verdict == "CONSISTENT"
+    assert "what that one made of its own predecessor was not compared here" in last.summary
+
+
+def test_requests_that_are_left_out(workshop):
     """Claims stay, the request goes: then nobody opens its records, counts them or attacks them any more."""
-    _, before, _, _ = line
+    before = predecessor_of(workshop, workshop.forge(challenge=False))
     other = workshop.demo.request("left-alone", "--records", "3")
 
     def with_the_old(claims):
