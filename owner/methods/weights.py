@@ -58,10 +58,12 @@ class Split:
         """Split by the requests: listed records and all members of removed classes are to be forgotten.
 
         Raises:
-            OwnerError: nothing would be left.
+            OwnerError: nothing would be left, or nothing is to be forgotten.
         """
         own, schema = job.workspace.records, job.workspace.schema
         gone = job.gone
+        if not gone.any():
+            raise OwnerError("no committed record is asked to be forgotten, there is nothing to train on; use prune")
         if gone.all():
             raise OwnerError("no record would be left to keep")
         return cls(
@@ -76,7 +78,7 @@ class Split:
 
 
 def batches(count: int, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Endless batches of places, each epoch in a new order; never empty, at most `size`."""
+    """Endless batches of places, each epoch in a new order; never empty, at most `size`. For at least one place."""
     while True:
         order = generator.permutation(count)
         yield from (order[start : start + size] for start in range(0, count, size))

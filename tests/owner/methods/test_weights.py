@@ -6,10 +6,11 @@ import torch
 
 from owner.execute import Program
 from owner.methods.job import Job
-from owner.methods.weights import Pace, adjust, changed
+from owner.methods.weights import Pace, Split, adjust, changed
 from owner.network import Network, graph_with_parameters, parameters_of
 from owner.targets import parse_target
 from owner.workspace import Workspace
+from protocol.errors import OwnerError
 from tests.auditor.samples import conv_net
 
 
@@ -42,3 +43,13 @@ def test_statistics_of_earlier_weights_are_kept(tiny, monkeypatch, steps):
     monkeypatch.setattr(Job, "start", property(lambda _job: base))
     found, _ = adjust(job, loss, Pace(steps=1, rate=0.01))
     assert not {weight.name for weight in changed(base, found)} & set(averages)
+
+
+def test_a_class_without_records_leaves_nothing_to_train_on(tiny):
+    """A class of the model of which no record was committed may be removed; there are no batches of its records."""
+    job = Job(
+        workspace=Workspace(folder=tiny.commitment), requests=(), target=parse_target("match"), radius=None,
+        ceiling=1, generator=np.random.default_rng(0),
+    )  # fmt: skip
+    with pytest.raises(OwnerError, match="nothing to train on"):
+        Split.of(job)
