@@ -17,6 +17,7 @@ def replayed(workshop, forged, **changes):
     arguments = {
         "certificate": case.certificate,
         "certificate_leaf": case.certificate_logged.leaf,
+        "certificate_sha256": sha256_hex(case.certificate_logged.envelope.raw),
         "requests": tuple(request.logged.leaf for request in case.requests),
         "commitment": case.commitment,
         "answer_folder": forged.openings,
