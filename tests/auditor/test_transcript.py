@@ -9,6 +9,7 @@ from auditor import transcript
 from auditor.entries import Looked, look
 from auditor.ledger import Ledger
 from auditor.profile import load_profile
+from protocol.digests import sha256_hex
 from protocol.errors import MalformedError, VerificationError
 
 
