@@ -238,6 +238,7 @@ def examine(inputs: Inputs) -> Outcome:
     transcript = replay(
         certificate=case.certificate,
         certificate_leaf=case.certificate_logged.leaf,
+        certificate_sha256=sha256_hex(case.certificate_logged.envelope.raw),
         requests=tuple(request.logged.leaf for request in case.requests),
         commitment=case.commitment,
         answer_folder=inputs.openings,

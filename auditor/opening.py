@@ -126,7 +126,13 @@ def _make_challenge(
             held = held.certify(certificate_leaf, certificate)
         else:
             _, said = messages.read(acknowledgement, Acknowledgement, where="acknowledgement")
-            held = held.acknowledge(owner_leaf, said, certificate_leaf=certificate_leaf, certificate=certificate)
+            held = held.acknowledge(
+                owner_leaf,
+                said,
+                certificate_leaf=certificate_leaf,
+                certificate_sha256=sha256_hex(certificate_bytes),
+                certificate=certificate,
+            )
         seed, count = held.drawn(secret.nonce, owner_leaf, commitment.record_count)
     except Refusal as refusal:
         if refusal.why == "uncovered":

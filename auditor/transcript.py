@@ -192,6 +192,7 @@ def replay(
     *,
     certificate: Certificate,
     certificate_leaf: str,
+    certificate_sha256: str,
     requests: tuple[str, ...],
     commitment: Commitment,
     answer_folder: Path | None,
@@ -205,8 +206,9 @@ def replay(
     """Find the opened audit, its challenge and the answer; check each against the one before.
 
     Args:
-        certificate: the bundle's certificate, and its leaf hash.
-        certificate_leaf: the same.
+        certificate: the bundle's certificate.
+        certificate_leaf: the leaf hash of its envelope.
+        certificate_sha256: the digest of the same bytes.
         requests: leaf hashes of the bundle's requests.
         commitment: the commitment.
         answer_folder: the OPENINGS, if any were handed over.
@@ -252,7 +254,13 @@ def replay(
     try:
         if certificate.opening != leaf and shown is not None:
             owner_leaf = leaf_of(shown[0])
-            held = held.acknowledge(owner_leaf, shown[1], certificate_leaf=certificate_leaf, certificate=certificate)
+            held = held.acknowledge(
+                owner_leaf,
+                shown[1],
+                certificate_leaf=certificate_leaf,
+                certificate_sha256=certificate_sha256,
+                certificate=certificate,
+            )
             known = replace(known, acknowledged=(shown[0], shown[2]))
         else:
             held = held.certify(certificate_leaf, certificate)

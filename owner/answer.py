@@ -1,16 +1,29 @@
 """Answering an auditor: open exactly the challenged records; acknowledge an audit that was opened later."""
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 from owner.auditors import ANYBODY, Auditors
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, read_file, write_atomic
-from owner.journal import PROOF, append, check_log, check_message_free, leaf_of, logged_entry, publish_message, sign
+from owner.journal import (
+    PROOF,
+    append,
+    check_log,
+    check_message_free,
+    leaf_of,
+    logged_entries,
+    logged_entry,
+    publish_message,
+    sign,
+)
 from owner.workspace import Workspace
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
-from protocol.errors import OwnerError
+from protocol.errors import Error, OwnerError
 from protocol.keys import SigningKey
+from protocol.log.files import locked
 from protocol.log.proof import MAX_TLOG_PROOF
 from protocol.messages.certificate import Certificate
 from protocol.messages.challenge import Answer, Challenge
@@ -58,15 +71,18 @@ def answer(
     data = read_file(challenge_path, limit=dsse.MAX_ENVELOPE)
     _, challenge = messages.read(data, Challenge, where=str(challenge_path))
     warning = auditors.verify(data, challenge_path, "challenge")
-    _refuse_too_much(workspace, data, challenge, log=log, at_most=at_most, where=str(challenge_path))
     if challenge.population != workspace.commitment.record_count:
         raise OwnerError(
             f"the challenge is about {challenge.population} records, this commitment has "
             f"{workspace.commitment.record_count}",
             where=str(challenge_path),
         )
-    # Kept before anything is opened: what cannot be remembered would let a second challenge draw another sample.
-    write_atomic(workspace.folder / "answered" / f"{leaf_of(data)}.json", data)
+    answered = workspace.folder / "answered"
+    # Looked up and kept in one step: two runs at once would each find that nothing was answered yet. Kept before
+    # anything is opened: what cannot be remembered would let a second challenge draw another sample.
+    with locked(answered):
+        _refuse_too_much(answered, data, challenge, log=log, at_most=at_most, where=str(challenge_path))
+        write_atomic(answered / f"{leaf_of(data)}.json", data)
     opened = workspace.open_indices([int(index) for index in challenge.indices()])
     partial = begin_folder(out)
     with given_up(partial):
@@ -93,7 +109,7 @@ def answer(
 
 
 def _refuse_too_much(
-    workspace: Workspace, data: bytes, challenge: Challenge, *, log: Path, at_most: int | None, where: str
+    answered: Path, data: bytes, challenge: Challenge, *, log: Path, at_most: int | None, where: str
 ) -> None:
     # One opened audit draws one sample. An auditor that asks again, for another entry, would see another one.
     if at_most is not None and challenge.count > at_most:
@@ -109,7 +125,7 @@ def _refuse_too_much(
             "is of another opened audit, or about another certificate, than the entry of this log names that it is for",
             where=where,
         )
-    for path in sorted((workspace.folder / "answered").glob("*.json")):
+    for path in sorted(answered.glob("*.json")):
         if path.stem == leaf_of(data):
             continue
         _, other = messages.read(read_file(path, limit=dsse.MAX_ENVELOPE), Challenge, where=str(path))
@@ -142,14 +158,17 @@ def acknowledge(
     force: bool,
     auditors: Auditors = ANYBODY,
 ) -> tuple[bytes, str | None]:
-    """Sign and log that an audit was opened about an existing certificate.
+    """Sign and log that an audit was opened about an existing certificate, once.
+
+    Asked again, the same bytes are handed out: an auditor with several entries to choose from would choose its
+    challenge.
 
     Returns:
         The envelope, and what nobody checked of the opened audit, if anything.
 
     Raises:
-        OwnerError: the audit is about other requests than the certificate answers, or the certificate is not in this
-            log.
+        OwnerError: the audit is about other requests than the certificate answers, the certificate names it already,
+            or is not in this log.
         VerificationError: it was not opened by an auditor, or not in the auditor's log.
     """
     check_message_free(out, force=force)
@@ -163,12 +182,26 @@ def acknowledge(
         raise OwnerError("holds a certificate that is not in this log", where=str(bundle))
     if not set(certificate.requests) <= set(opening.requests):
         raise OwnerError("the audit was opened for other requests than the certificate's", where=str(opening_path))
+    if certificate.opening == leaf_of(opening_bytes):
+        raise OwnerError("is named by the certificate itself: it can be challenged as it is", where=str(opening_path))
     statement = Acknowledgement(
         subject=sha256_hex(certificate_bytes),
         opening=leaf_of(opening_bytes),
         certificate=leaf_of(certificate_bytes),
         acknowledged_at=now,
     )
-    envelope = sign(statement.payload(), key)
-    publish_message(out, envelope, log, beside={}, force=force)
+    with locked(log.with_name(f"{log.name}.acknowledging")):
+        envelope = _acknowledged(log, statement) or sign(statement.payload(), key)
+        publish_message(out, envelope, log, beside={}, force=force, once=True)
     return envelope, warning
+
+
+def _acknowledged(log: Path, wanted: Acknowledgement) -> bytes | None:
+    # What this log says already about the same opened audit and certificate, at whatever time.
+    for entry in logged_entries(log):
+        with contextlib.suppress(Error):
+            if messages.predicate_of(dsse.parse(entry)) == Acknowledgement.PREDICATE:
+                said = messages.read(entry, Acknowledgement)[1]
+                if replace(said, acknowledged_at=wanted.acknowledged_at) == wanted:
+                    return entry
+    return None

@@ -4,6 +4,7 @@ Writes every file first, then the manifest over them, then the certificate over 
 the log entry: whoever finds a certificate in the log finds everything that it speaks of.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,7 @@ from protocol.digests import sha256_hex
 from protocol.encoding import parse_decimal
 from protocol.errors import OwnerError
 from protocol.keys import SigningKey
+from protocol.log.files import locked
 from protocol.log.proof import MAX_TLOG_PROOF
 from protocol.messages.certificate import Certificate, Dropped
 from protocol.messages.request import serialise_list
@@ -296,8 +298,11 @@ def write_bundle(
     method: str,
     predecessor: Predecessor | None = None,
     dropped: tuple[Dropped, ...] = (),
+    still: Callable[[], None] = lambda: None,
 ) -> bytes:
     """Check, write, sign and log; return the certificate's envelope.
+
+    `still` raises what has come to forbid it while the method ran; between it and the log entry nobody else certifies.
 
     Raises:
         Refused: a claim does not hold.
@@ -319,7 +324,9 @@ def write_bundle(
         predecessor=predecessor,
         dropped=dropped,
     )
-    return sign_bundle(bundle, key=key, log=log, out=out)
+    with locked(log.with_name(f"{log.name}.certifying")):
+        still()
+        return sign_bundle(bundle, key=key, log=log, out=out)
 
 
 def refresh_proofs(folder: Path, log: Path) -> int:

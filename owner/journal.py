@@ -126,7 +126,19 @@ def logged_entry(log: Path, leaf: str) -> bytes | None:
         return store.entry(names.index(leaf)) if leaf in names else None
 
 
-def publish_message(out: Path, envelope: bytes, log: Path, *, beside: Mapping[str, bytes], force: bool) -> bytes:
+def logged_entries(log: Path) -> Iterator[bytes]:
+    """Every entry of the log, in its order.
+
+    Raises:
+        OwnerError: no such log, or it is damaged.
+    """
+    with _of(log):
+        yield from Log.open(log).entries()
+
+
+def publish_message(
+    out: Path, envelope: bytes, log: Path, *, beside: Mapping[str, bytes], force: bool, once: bool = False
+) -> bytes:
     """Log a message and write it with its proof, and what else belongs beside it; return the proof.
 
     All is on disk under another name before it is logged, so that a full disk loses no logged message.
@@ -137,6 +149,7 @@ def publish_message(out: Path, envelope: bytes, log: Path, *, beside: Mapping[st
         log: the owner's log.
         beside: content by suffix.
         force: overwrite.
+        once: it may be in the log already.
 
     Raises:
         OwnerError: a file is there already, or something cannot be written.
@@ -147,7 +160,7 @@ def publish_message(out: Path, envelope: bytes, log: Path, *, beside: Mapping[st
     with given_up(stage):
         for suffix, data in contents.items():
             write_atomic(stage / f"file{suffix}", data)
-        contents[PROOF] = append(log, envelope)
+        contents[PROOF] = append(log, envelope, once=once)
     try:
         write_atomic(stage / f"file{PROOF}", contents[PROOF])
         for suffix in contents:

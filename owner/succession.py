@@ -107,6 +107,25 @@ def _latest(workspace: Workspace, log: Path) -> tuple[bytes, int] | None:
     return found
 
 
+def check_unsuperseded(workspace: Workspace, log: Path, leaf: str | None) -> None:
+    """Refuse to sign on top of what is no longer the latest: the successor would skip what came in between.
+
+    Args:
+        workspace: the commitment folder.
+        log: the owner's log.
+        leaf: the certificate that is built on; None where there was none.
+
+    Raises:
+        OwnerError: another certificate about this commitment was logged meanwhile.
+    """
+    latest = _latest(workspace, log)
+    if latest is not None and leaf_of(latest[0]) != leaf:
+        raise OwnerError(
+            f"meanwhile a certificate about this commitment was logged ({leaf_of(latest[0])[:16]}, entry {latest[1]}); "
+            "nothing was signed, run this again to build on it"
+        )
+
+
 def _kept(workspace: Workspace, leaf: str) -> Path:
     return workspace.folder / "certificates" / leaf
 
@@ -409,6 +428,7 @@ __all__ = [
     "RequestFile",
     "Succession",
     "assemble",
+    "check_unsuperseded",
     "find",
     "keep",
     "onward",

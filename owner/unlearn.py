@@ -104,7 +104,7 @@ def _done_before(options: Options, requests: tuple[RequestFile, ...]) -> Outcome
     return Outcome(certificate=envelope, claims=certificate.claim_count, notes=notes, redirected=False)
 
 
-def _interrupted(options: Options, requests: tuple[RequestFile, ...]) -> Outcome | None:
+def _interrupted(workspace: Workspace, options: Options, requests: tuple[RequestFile, ...]) -> Outcome | None:
     """A bundle that an interrupted run had signed: it is finished if the certificate is in the log, else made anew."""
     partial = partial_folder(options.out)
     path = partial / CERTIFICATE
@@ -123,6 +123,7 @@ def _interrupted(options: Options, requests: tuple[RequestFile, ...]) -> Outcome
         raise OwnerError("the interrupted run was about other requests; use another --out", where=str(options.out))
     log_certificate(partial, log=options.log, once=True)
     finish_folder(options.out)
+    succession.keep(workspace, options.out)
     notes = ("finished what an interrupted run had signed",)
     return Outcome(certificate=envelope, claims=certificate.claim_count, notes=notes, redirected=False)
 
@@ -168,9 +169,10 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
                 where=str(path),
             )
     if (finished := _done_before(options, requests)) is not None:
+        succession.keep(workspace, options.out)
         return finished
     check_free_folder(options.out, force=options.force)
-    if (finished := _interrupted(options, requests)) is not None:
+    if (finished := _interrupted(workspace, options, requests)) is not None:
         return finished
     fresh, found = requests, None
     if not options.beside:
@@ -215,6 +217,11 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
         result = hinting.improve(job, result)
     except MalformedError as error:
         raise error.at(str(workspace.folder)) from None
+
+    def still() -> None:
+        if not options.beside:
+            succession.check_unsuperseded(workspace, options.log, found.predecessor.leaf if found is not None else None)
+
     # The bundle grows in a folder of its own and takes its name when it is whole.
     partial = begin_folder(options.out)
     with given_up(partial, unless=CERTIFICATE):
@@ -231,6 +238,7 @@ def unlearn(workspace: Workspace, options: Options, *, progress: Progress) -> Ou
             method=options.method,
             predecessor=found.predecessor if found is not None else None,
             dropped=dropped,
+            still=still,
         )
     finish_folder(options.out)
     succession.keep(workspace, options.out)

@@ -70,7 +70,7 @@ def verify_logged(
     """
     envelope = dsse.parse(data, where=where)
     entry: VerifiedEntry | None = None
-    origins: tuple[str, ...] = tuple({origin for signer in trust.signers for origin in signer.logs})
+    origins: tuple[str, ...] = tuple(sorted({origin for signer in trust.signers for origin in signer.logs}))
     if proof_bytes is not None:
         try:
             parsed = proof.parse(proof_bytes)

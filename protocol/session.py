@@ -125,14 +125,28 @@ class Session:
         return self._name(Named(leaf=leaf, certificate=leaf))
 
     def acknowledge(
-        self, leaf: str, acknowledgement: Acknowledgement, *, certificate_leaf: str, certificate: Certificate
+        self,
+        leaf: str,
+        acknowledgement: Acknowledgement,
+        *,
+        certificate_leaf: str,
+        certificate_sha256: str,
+        certificate: Certificate,
     ) -> "Session":
         """Take the owner's acknowledgement of this audit, about a certificate that does not name it.
+
+        Args:
+            leaf: its leaf.
+            acknowledgement: its message.
+            certificate_leaf: leaf of the certificate's envelope.
+            certificate_sha256: digest of the same bytes: both names have to be of one certificate.
+            certificate: its message.
 
         Raises:
             Refusal: foreign, uncovered, duplicate, second, spent.
         """
-        if acknowledgement.opening != self.leaf or acknowledgement.certificate != certificate_leaf:
+        named = acknowledgement.opening, acknowledgement.certificate, acknowledgement.subject
+        if named != (self.leaf, certificate_leaf, certificate_sha256):
             raise Refusal("foreign", "the acknowledgement names another opened audit or another certificate")
         if not set(certificate.requests) <= set(self.opening.requests):
             raise Refusal("uncovered")

@@ -79,16 +79,20 @@ def carries(old: Claim, new: Claim, removed: Collection[int] = ()) -> bool:
     )
 
 
-def uncarried(old: Sequence[Claim], new: Sequence[Claim], dropped: Collection[str]) -> tuple[Claim, ...]:
+def uncarried(
+    old: Sequence[Claim], new: Sequence[Claim], dropped: Collection[str], *, asked: Collection[int] | None = None
+) -> tuple[Claim, ...]:
     """The predecessor's claims that the successor neither carries nor says it drops, in the predecessor's order.
 
     Args:
         old: the predecessor's claims.
         new: the successor's claims.
         dropped: names (hexadecimal, `name_of`) that the successor lists with a reason.
+        asked: classes that the successor's requests ask to remove: a removal that nobody asked for lets no logit fall.
+            None where the requests are not at hand.
     """
     removals = [claim for claim in new if isinstance(claim, ClassRemoval)]
-    removed = frozenset(claim.klass for claim in removals)
+    removed = frozenset(claim.klass for claim in removals if asked is None or claim.klass in asked)
     about: dict[bytes, list[Claim]] = {}
     for claim in new:
         if not isinstance(claim, ClassRemoval):
@@ -105,10 +109,34 @@ def uncarried(old: Sequence[Claim], new: Sequence[Claim], dropped: Collection[st
     )
 
 
+def unasked(
+    old: Sequence[Claim], dropped: Collection[str], *, classes: Collection[int], records: Collection[bytes] | None
+) -> tuple[Claim, ...]:
+    """The predecessor's claims that are not dropped and that no request of the successor asks for any more.
+
+    Args:
+        old: the predecessor's claims.
+        dropped: names (hexadecimal, `name_of`) that the successor lists with a reason.
+        classes: whose removal the successor's requests ask for.
+        records: that they list; None where not all lists can be read.
+    """
+    return tuple(
+        claim
+        for claim in old
+        if not isinstance(claim, Coverage)
+        and name_of(claim).hex() not in dropped
+        and (
+            claim.klass not in classes
+            if isinstance(claim, ClassRemoval)
+            else records is not None and claim.record not in records
+        )
+    )
+
+
 def strays(old: Sequence[Claim], dropped: Sequence[str]) -> tuple[str, ...]:
     """Names that a successor lists as dropped although its predecessor made no such claim."""
     known = {name_of(claim).hex() for claim in old if not isinstance(claim, Coverage)}
     return tuple(name for name in dropped if name not in known)
 
 
-__all__ = ["carries", "name_of", "strays", "uncarried"]
+__all__ = ["carries", "name_of", "strays", "unasked", "uncarried"]

@@ -11,7 +11,7 @@ from auditor.evidence import Evidence
 from auditor.view import CheckResult, Finding
 from protocol.claims import Coverage
 from protocol.model.graph import Graph
-from protocol.succession import name_of, strays, uncarried
+from protocol.succession import name_of, strays, unasked, uncarried
 
 
 def check(evidence: Evidence) -> CheckResult:
@@ -73,13 +73,21 @@ def check(evidence: Evidence) -> CheckResult:
     return CheckResult(
         check="binding",
         verdict="CONSISTENT",
-        summary="The base model is the committed one, and the deployed file is exactly base plus patch"
-        + (
-            "; every claim of the predecessor is carried or dropped by name."
-            if case.certificate.predecessor is not None
-            else "."
-        ),
+        summary=f"The base model is the committed one, and the deployed file is exactly base plus patch{_kept(facts)}.",
         evidence=facts,
+    )
+
+
+def _kept(facts: dict[str, object]) -> str:
+    # Reasons are the owner's words, which nobody checks: a reader sees how much was given up with them.
+    if "carried" not in facts:
+        return ""
+    left = facts["requests_left_out"]
+    return (
+        f"; of the predecessor's claims {facts['carried']} are carried and {facts['dropped_by_name']} dropped by name"
+        + (f", and {left} of its requests are no longer answered" if left else "")
+        # One step of a line: an owner could lose a claim in a certificate that nobody audits, and build on that.
+        + ("; what that one made of its own predecessor was not compared here" if facts["builds_on_a_line"] else "")
     )
 
 
@@ -127,6 +135,7 @@ def _succession(evidence: Evidence, findings: list[Finding], facts: dict[str, ob
         threat, message = wrong
         accuse(threat, message)
     facts["predecessor"] = before.logged.leaf
+    facts["builds_on_a_line"] = before.certificate.predecessor is not None
     facts["dropped"] = [{"claim": one.record, "reason": one.reason} for one in certificate.dropped[:20]]
     facts["line_seen_in_the_log"] = entries is not None
     if before.claims is None or case.claims is None:
@@ -135,14 +144,31 @@ def _succession(evidence: Evidence, findings: list[Finding], facts: dict[str, ob
         accuse("silent-drop", "what the bundle calls the predecessor's claims are not those of its signed root")
         return ""
     dropped = [one.record for one in certificate.dropped]
-    gone = uncarried(before.claims, case.claims, frozenset(dropped))
+    gone = uncarried(before.claims, case.claims, frozenset(dropped), asked=evidence.requested_classes)
     promised = sum(not isinstance(claim, Coverage) for claim in before.claims)
-    facts["carried"] = promised - len(gone) - len(set(dropped) - set(strays(before.claims, dropped)))
+    by_name = len(set(dropped) - set(strays(before.claims, dropped)))
+    facts |= {"carried": promised - len(gone) - by_name, "dropped_by_name": by_name}
     if gone:
         facts["neither_carried_nor_dropped"] = [name_of(claim).hex() for claim in gone[:20]]
         accuse(
             "silent-drop",
             f"{len(gone)} of {promised} claims of the predecessor are neither carried nor dropped by name, "
             f"the first is about {name_of(gone[0]).hex()[:16]}",
+        )
+    # What no request asks for is opened, counted and attacked by nobody: a claim alone does not keep it.
+    left = set(before.certificate.requests) - set(certificate.requests)
+    facts["requests_left_out"] = len(left)
+    alone = unasked(
+        before.claims,
+        frozenset(dropped),
+        classes=evidence.requested_classes,
+        records=evidence.requested if evidence.lists_known else None,
+    )
+    if left and alone:
+        facts["carried_without_a_request"] = [name_of(claim).hex() for claim in alone[:20]]
+        accuse(
+            "silent-drop",
+            f"{len(left)} requests of the predecessor are left out, and {len(alone)} claims made for them are "
+            f"not dropped by name, the first is about {name_of(alone[0]).hex()[:16]}",
         )
     return ""

@@ -130,7 +130,7 @@ def feature_site(around: Around) -> Site:
 
     def values(rows: np.ndarray) -> np.ndarray:
         (found,) = program(_inputs(workspace, rows), outputs=(tensor,))
-        return found.reshape(len(rows), -1)
+        return found.reshape(len(rows), size)
 
     around.progress("hidden layer", 0.0)
     own = values(around.forget)
@@ -218,7 +218,7 @@ def region_site(around: Around) -> Site:
     inputs = _inputs(workspace, around.forget).reshape(len(around.forget), -1)
     found = regions_of(workspace.base, inputs, progress=around.progress)
     weights, bounds = found.weights, found.bounds
-    others = _inputs(workspace, around.others).reshape(len(around.others), -1)
+    others = _inputs(workspace, around.others).reshape(len(around.others), inputs.shape[1])
     alone = ~np.array([inside(weights[k], bounds[k], others).any() for k in range(len(inputs))])
     item, used = np.full(len(inputs), NONE), 0
     taken = np.zeros(len(inputs), dtype=bool)

@@ -249,7 +249,7 @@ def run(job: Job) -> Result:
     rows, retain = job.rows, own.values[~job.gone]
     forget = own.wide(np.array(rows))
     inputs = schema.dequantise(forget).reshape(len(rows), -1)
-    others = schema.dequantise(retain).reshape(len(retain), -1)
+    others = schema.dequantise(retain).reshape(len(retain), inputs.shape[1])
     gate = regions_of(base, inputs, progress=job.progress)
     home = _homes(gate, inputs)
     # Beside the records that are inside a region, rounding decides; those retained must be outside for certain.

@@ -58,10 +58,12 @@ class Split:
         """Split by the requests: listed records and all members of removed classes are to be forgotten.
 
         Raises:
-            OwnerError: nothing would be left.
+            OwnerError: nothing would be left, or nothing is to be forgotten.
         """
         own, schema = job.workspace.records, job.workspace.schema
         gone = job.gone
+        if not gone.any():
+            raise OwnerError("no committed record is asked to be forgotten, there is nothing to train on; use prune")
         if gone.all():
             raise OwnerError("no record would be left to keep")
         return cls(
@@ -76,7 +78,7 @@ class Split:
 
 
 def batches(count: int, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Endless batches of places, each epoch in a new order; never empty, at most `size`."""
+    """Endless batches of places, each epoch in a new order; never empty, at most `size`. For at least one place."""
     while True:
         order = generator.permutation(count)
         yield from (order[start : start + size] for start in range(0, count, size))
@@ -109,7 +111,7 @@ def adjust(
     stop: Callable[[Model], bool] = lambda _model: False,
     stage: str = "training",
 ) -> tuple[dict[str, Float32[np.ndarray, "..."]], int]:
-    """Change the parameters of `job.start` step by step; normalisation statistics stay as they are.
+    """Change the parameters of `job.start` step by step; normalisation statistics stay as they are there.
 
     Args:
         job: whose model to start from.
@@ -119,7 +121,8 @@ def adjust(
         stage: name for progress.
 
     Returns:
-        The changed parameters by name, and the steps taken.
+        The changed parameters and the statistics by name, and the steps taken: an earlier certificate's weights may
+        have other statistics than the base, and what was trained here is the model with these.
 
     Raises:
         OwnerError: the training diverged.
@@ -153,7 +156,7 @@ def adjust(
             made.step()
             taken += 1
     job.progress(stage, 1.0)
-    found = {name: tensor.detach().numpy(force=True).copy() for name, tensor in learned.items()}
+    found = {name: tensor.detach().numpy(force=True).copy() for name, tensor in (*learned.items(), *fixed.items())}
     if not all(np.isfinite(array).all() for array in found.values()):
         raise OwnerError("the training diverged; use a lower --set rate=...")
     return found, taken

@@ -12,10 +12,10 @@ from owner.compose import compose
 from owner.journal import append, leaf_of, sign
 from owner.succession import _read
 from protocol import messages
-from protocol.claims import Argmax, Coverage, Linear, Logits, NoRedirection, Redirection, Region
+from protocol.claims import Argmax, ClassRemoval, Coverage, Linear, Logits, NoRedirection, Redirection, Region
 from protocol.keys import load_signing_key
 from protocol.messages.certificate import Certificate, Dropped
-from protocol.succession import carries, name_of, strays, uncarried
+from protocol.succession import carries, name_of, strays, unasked, uncarried
 
 
 def predecessor_of(workshop, forged):
@@ -83,6 +83,36 @@ def test_a_claim_dropped_silently_and_by_name(workshop, line):
     named = workshop.forge(successor(before, claims=last_without, dropped=(said,)), challenge=False)
     found = bound(workshop, named)
     assert (found.verdict, found.evidence["dropped"]) == ("CONSISTENT", [{"claim": name, "reason": "taken back"}])
+
+
+def test_a_claim_lost_one_step_before_is_not_seen_and_that_is_said(workshop):
+    before = predecessor_of(workshop, workshop.forge(challenge=False))
+    honest = workshop.forge(successor(before), challenge=False)
+    assert "not compared here" not in bound(workshop, honest).summary
+    lossy = workshop.forge(successor(before, claims=last_without), challenge=False)
+    last = bound(workshop, workshop.forge(successor(predecessor_of(workshop, lossy)), challenge=False))
+    assert last.verdict == "CONSISTENT"
+    assert "what that one made of its own predecessor was not compared here" in last.summary
+
+
+def test_requests_that_are_left_out(workshop):
+    """Claims stay, the request goes: then nobody opens its records, counts them or attacks them any more."""
+    before = predecessor_of(workshop, workshop.forge(challenge=False))
+    other = workshop.demo.request("left-alone", "--records", "3")
+
+    def with_the_old(claims):
+        return (*claims, *(claim for claim in before.claims if claim.record not in {c.record for c in claims}))
+
+    left = workshop.forge(successor(before, claims=with_the_old), request=other, challenge=False)
+    found = bound(workshop, left)
+    assert (found.verdict, [f.threat for f in found.findings]) == ("REFUTED", ["silent-drop"])
+    assert "requests of the predecessor are left out" in found.findings[0].message
+    assert len(found.evidence["carried_without_a_request"]) == 20
+    # By name it may go: that is there for everybody to read, and is counted.
+    names = tuple(Dropped(record=claim.record.hex(), reason="why not") for claim in before.claims)
+    said = bound(workshop, workshop.forge(successor(before, dropped=names), request=other, challenge=False))
+    assert said.verdict == "CONSISTENT"
+    assert "0 are carried and 40 dropped by name, and 1 of its requests are no longer answered" in said.summary
 
 
 def test_a_successor_that_skips_one(workshop, line):
@@ -221,6 +251,23 @@ def test_a_claim_is_carried_by_one_that_says_as_much(old, new, removed, held):
 def test_a_coverage_claim_is_neither_carried_nor_dropped():
     assert uncarried([COVERAGE], [], ()) == ()
     assert strays([COVERAGE], [bytes(32).hex()]) == (bytes(32).hex(),)
+
+
+def test_a_removal_that_nobody_asked_for_lets_no_logit_fall():
+    lower = like(property=Logits(values=("1", "0", "3")))
+    removal = ClassRemoval(klass=1, margin="1", nonce=bytes(32))
+    assert uncarried([CLAIM], [lower, removal], (), asked={1}) == ()
+    assert uncarried([CLAIM], [lower, removal], (), asked=()) == (CLAIM,)
+
+
+def test_what_no_request_asks_for_any_more():
+    removal = ClassRemoval(klass=1, margin="1", nonce=b"1" * 32)
+    old = [CLAIM, removal, COVERAGE]
+    assert unasked(old, (), classes={1}, records={CLAIM.record}) == ()
+    assert unasked(old, (), classes=(), records=()) == (CLAIM, removal)
+    # Where a list cannot be read nobody knows what it holds.
+    assert unasked(old, (), classes=(), records=None) == (removal,)
+    assert unasked(old, {CLAIM.record.hex()}, classes={1}, records=()) == ()
 
 
 def test_names_of_what_was_never_claimed():

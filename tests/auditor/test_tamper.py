@@ -19,6 +19,7 @@ from auditor import audit, case, history, receipts, transcript, verify
 from auditor.ledger import Ledger
 from auditor.profile import parse_profile
 from protocol import trust as trust_file
+from protocol.digests import sha256_hex
 from protocol.errors import Error, MalformedError, VerificationError
 from protocol.log import policy as policy_file
 from protocol.log import proof
@@ -80,6 +81,7 @@ class Place:
         known = transcript.replay(
             certificate=found.certificate,
             certificate_leaf=found.certificate_logged.leaf,
+            certificate_sha256=sha256_hex(found.certificate_logged.envelope.raw),
             requests=tuple(request.logged.leaf for request in found.requests),
             commitment=found.commitment,
             answer_folder=self.root / "honest" / "openings",

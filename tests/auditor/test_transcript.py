@@ -9,6 +9,7 @@ from auditor import transcript
 from auditor.entries import Looked, look
 from auditor.ledger import Ledger
 from auditor.profile import load_profile
+from protocol.digests import sha256_hex
 from protocol.errors import MalformedError, VerificationError
 
 
@@ -17,6 +18,7 @@ def replayed(workshop, forged, **changes):
     arguments = {
         "certificate": case.certificate,
         "certificate_leaf": case.certificate_logged.leaf,
+        "certificate_sha256": sha256_hex(case.certificate_logged.envelope.raw),
         "requests": tuple(request.logged.leaf for request in case.requests),
         "commitment": case.commitment,
         "answer_folder": forged.openings,

@@ -17,6 +17,7 @@ from auditor.ledger import Ledger
 from auditor.profile import Profile, load_profile
 from owner.certify import Draft, sign_bundle
 from protocol import trust as trust_file
+from protocol.digests import sha256_hex
 from protocol.keys import load_signing_key
 from protocol.log import policy as policy_file
 from tests.conformance.adversaries import Scene
@@ -109,6 +110,7 @@ class Workshop:
         known = transcript.replay(
             certificate=found.certificate,
             certificate_leaf=found.certificate_logged.leaf,
+            certificate_sha256=sha256_hex(found.certificate_logged.envelope.raw),
             requests=tuple(request.logged.leaf for request in found.requests),
             commitment=found.commitment,
             answer_folder=forged.openings,

@@ -1,6 +1,7 @@
 """Two requests one after another, through both programs: chain, audit, receipts that say what came since, replay."""
 
 import copy
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -8,9 +9,12 @@ import sys
 
 import pytest
 
+from owner.journal import append, sign
 from owner.workspace import Workspace
 from protocol import messages
+from protocol.keys import load_signing_key
 from protocol.messages.certificate import Certificate
+from protocol.messages.opening import Acknowledgement
 from tests.demo.world import Clock, World, must, run
 
 
@@ -117,14 +121,16 @@ def test_two_processes_make_one_challenge(chain, tmp_path):
     opening = demo.open_audit(
         "race", "redirection", *(world.root / "requests" / f"{n}.json" for n in ("records", "second"))
     )
-    said = []
-    for number in range(2):
-        out = tmp_path / f"said{number}.json"
-        must(
-            "prune-owner", "acknowledge", opening, "--bundle", bundle, "--key", world.key("owner"), "--log",
-            world.owner_log, "--out", out, "--now", world.clock.tick(),
-        )  # fmt: skip
-        said.append(out)
+    key, said = load_signing_key(world.key("owner")), [tmp_path / "said0.json", tmp_path / "said1.json"]
+    must(
+        "prune-owner", "acknowledge", opening, "--bundle", bundle, "--key", world.key("owner"), "--log",
+        world.owner_log, "--out", said[0], "--now", world.clock.tick(),
+    )  # fmt: skip
+    # The owner's program would hand out the same one again.
+    _, message = messages.read(said[0].read_bytes(), Acknowledgement)
+    again = dataclasses.replace(message, acknowledged_at=message.acknowledged_at + 60)
+    said[1].write_bytes(sign(again.payload(), key))
+    append(world.owner_log, said[1].read_bytes())
     started = [
         subprocess.Popen(
             [

@@ -2,13 +2,16 @@
 
 import dataclasses
 import shutil
+import threading
 
 import pytest
 
 from auditor.ledger import Ledger, sign
+from owner import answer as owner_answer
 from owner.workspace import Workspace
 from protocol import manifest, messages, openings
 from protocol.digests import sha256_hex
+from protocol.errors import OwnerError
 from protocol.keys import load_signing_key
 from protocol.log.store import Log
 from protocol.messages.challenge import Answer, Challenge
@@ -99,13 +102,17 @@ def test_what_cannot_be_remembered_is_not_opened(world_copy):
 
 def test_an_audit_opened_later_is_acknowledged(world_copy, place):
     out = world_copy.root / "acknowledgement.json"
-    ran = acknowledge(world_copy, "--json")
+    later = asked(world_copy, place, "openings/later", kind=Opening, opened_at=1_900_000_000).name
+    ran = acknowledge(world_copy, "--json", opening=later)
     assert ran.code == 0, ran.err
     _, found = messages.read(out.read_bytes(), Acknowledgement)
     assert found.subject == sha256_hex((place / "bundle" / "certificate.dsse.json").read_bytes())
     assert out.with_suffix(".tlog-proof").is_file()
-    one_line(acknowledge(world_copy), 2, "--force")
-    assert acknowledge(world_copy, "--force").code == 0
+    one_line(acknowledge(world_copy, opening=later), 2, "--force")
+    said, size = out.read_bytes(), Log.open(world_copy.owner_log).size
+    # Asked again, whenever that is: one entry, or the auditor could choose between two challenges.
+    assert acknowledge(world_copy, "--force", opening=later).code == 0
+    assert (out.read_bytes(), Log.open(world_copy.owner_log).size) == (said, size)
     assert answer(world_copy, "--acknowledgement", out).code == 0
     folder = world_copy.root / "answer"
     listing = manifest.parse((folder / "manifest.json").read_bytes())
@@ -115,6 +122,12 @@ def test_an_audit_opened_later_is_acknowledged(world_copy, place):
     assert answer(world_copy, "--acknowledgement", out, "--force").code == 0
     assert not (folder / "proofs" / "acknowledgement.tlog-proof").exists()
     one_line(answer(world_copy, "--acknowledgement", world_copy.policy, "--force"), 4, "policy.txt")
+
+
+def test_an_audit_that_the_certificate_names_needs_no_acknowledgement(world_copy):
+    before = Log.open(world_copy.owner_log).size
+    one_line(acknowledge(world_copy), 2, "named by the certificate")
+    assert Log.open(world_copy.owner_log).size == before
 
 
 def test_an_audit_of_other_requests_is_not_acknowledged(world_copy):
@@ -219,6 +232,38 @@ def test_a_second_challenge_of_one_opened_audit(world_copy, place, more):
     other = asked(world_copy, place, **more)
     one_line(answer(world_copy, *world_copy.trusted(), challenge=other), 2, "second challenge")
     assert not (world_copy.root / "answer").exists()
+
+
+def test_two_runs_at_once_open_one_sample(world_copy, place, monkeypatch):
+    """Both look before either has written down what it answers: one of them has to wait for the other."""
+    other = asked(world_copy, place, seed=bytes(32))
+    shutil.rmtree(world_copy.root / "commitment" / "answered")
+    look, ended, threads = owner_answer._refuse_too_much, {}, []
+
+    def run_one(name, path):
+        try:
+            owner_answer.answer(
+                Workspace(folder=world_copy.root / "commitment"), path, acknowledgement=None,
+                key=load_signing_key(world_copy.key("owner")), log=world_copy.owner_log, out=world_copy.root / name,
+                now=1_900_000_000, force=False,
+            )  # fmt: skip
+            ended[name] = "opened"
+        except OwnerError as error:
+            ended[name] = error.message
+
+    def slow(*args, **kwargs):
+        look(*args, **kwargs)
+        if not threads:
+            threads.append(threading.Thread(target=run_one, args=("second", other)))
+            threads[0].start()
+            threads[0].join(1.0)
+
+    monkeypatch.setattr(owner_answer, "_refuse_too_much", slow)
+    run_one("first", place / "challenge.json")
+    threads[0].join(30.0)
+    assert ended["first"] == "opened"
+    assert "second challenge" in ended["second"]
+    assert not (world_copy.root / "second").exists()
 
 
 def test_one_file_of_trust_without_the_other(world_copy):

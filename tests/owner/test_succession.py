@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from owner import succession
+from owner import succession, unlearn
 from owner.methods.job import Job
 from owner.methods.prune import run as prune
 from owner.methods.registry import CONTINUING
@@ -175,6 +175,28 @@ def test_a_drop_without_a_predecessor_and_of_what_is_asked_again(tiny):
     one_line(tiny.unlearn("--drop", "3=x"), 2, "no earlier certificate")
     certified(tiny, "first")
     one_line(tiny.unlearn("--drop", "3=x", out=tiny.root / "x"), 2, "asked to be forgotten and its claim to be dropped")
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_certificate_that_another_run_logs_meanwhile_is_not_skipped(tiny, monkeypatch, before):
+    """Both runs began on top of the same one; signed, the later one would be refuted as a silent drop."""
+    if before:
+        certified(tiny, "first")
+    more, real = ask(tiny, "more", "--records", "5"), unlearn.write_bundle
+
+    def slow(*args, **kwargs):
+        with monkeypatch.context() as other:
+            other.setattr(unlearn, "write_bundle", real)
+            certified(tiny, "other", request=ask(tiny, "another", "--records", "9"))
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unlearn, "write_bundle", slow)
+        one_line(tiny.unlearn(out=tiny.root / "late", request=more), 2, "meanwhile")
+    assert not (tiny.root / "late").exists()
+    late, _ = certified(tiny, "late", request=more)
+    other = (tiny.root / "other" / "certificate.dsse.json").read_bytes()
+    assert certificate_of(late).predecessor == succession.leaf_of(other)
 
 
 def test_where_the_predecessor_is_found(tiny, tmp_path):

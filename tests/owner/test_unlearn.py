@@ -82,6 +82,8 @@ def test_a_logged_certificate_is_not_lost(tiny, monkeypatch):
     manifest.verify_only_listed(
         tiny.root / "bundle", listing, others=["manifest.json", "certificate.dsse.json", "proofs/"]
     )
+    # What was finished so can be built on, too.
+    assert tiny.unlearn(request=other, out=tiny.root / "next").code == 0
 
 
 def test_resuming_what_is_whole_changes_nothing(tiny, monkeypatch):

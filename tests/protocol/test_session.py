@@ -62,6 +62,13 @@ class Flow:
         )  # fmt: skip
         return dataclasses.replace(made, **changes)
 
+    @property
+    def shown(self):
+        """The certificate that the acknowledgement is about, as `Session.acknowledge` takes it."""
+        return {
+            "certificate_leaf": leaf(self.older), "certificate_sha256": self.said.subject, "certificate": self.older
+        }  # fmt: skip
+
     def answer(self, challenge, at=START + 120):
         return Answer(subject=digest("a"), challenge=leaf(challenge), opened=OPENINGS, answered_at=at)
 
@@ -95,7 +102,7 @@ def give(held, flow, message, *, knows_nonce, seen):
     if isinstance(message, Certificate):
         return held.certify(name, message)
     if isinstance(message, Acknowledgement):
-        return held.acknowledge(name, message, certificate_leaf=leaf(flow.older), certificate=flow.older)
+        return held.acknowledge(name, message, **flow.shown)
     if isinstance(message, Challenge):
         nonce = next(f.nonce for f in FLOWS if f.leaf == held.leaf) if knows_nonce else None
         return held.ask(name, message, nonce=nonce, population=POPULATION, seen=seen)
@@ -253,15 +260,25 @@ def test_a_known_nonce_ends_what_can_be_asked():
     for step in (
         lambda: spent.ask(leaf(ask), ask, nonce=flow.nonce, population=POPULATION),
         lambda: spent.drawn(flow.nonce, leaf(flow.certificate), POPULATION),
-        lambda: spent.acknowledge("33" * 32, flow.said, certificate_leaf=leaf(flow.older), certificate=flow.older),
+        lambda: spent.acknowledge("33" * 32, flow.said, **flow.shown),
     ):
         with pytest.raises(Refusal) as caught:
             step()
         assert caught.value.why == "spent"
 
 
+@pytest.mark.parametrize("name", ["certificate_leaf", "certificate_sha256"])
+def test_an_acknowledgement_names_one_certificate_by_leaf_and_by_digest(name):
+    """Else the report on it would be about another certificate than the owner's entry, and nobody could verify it."""
+    flow = FLOWS[0]
+    assert walked(until=1).acknowledge(leaf(flow.said), flow.said, **flow.shown).state == "named"
+    with pytest.raises(Refusal) as caught:
+        walked(until=1).acknowledge(leaf(flow.said), flow.said, **(flow.shown | {name: "0" * 64}))
+    assert caught.value.why == "foreign"
+
+
 def test_an_acknowledgement_after_the_challenge_is_a_second_entry():
     flow = FLOWS[0]
     with pytest.raises(Refusal) as caught:
-        walked().acknowledge(leaf(flow.said), flow.said, certificate_leaf=leaf(flow.older), certificate=flow.older)
+        walked().acknowledge(leaf(flow.said), flow.said, **flow.shown)
     assert caught.value.why == "second"

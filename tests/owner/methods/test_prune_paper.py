@@ -13,8 +13,11 @@ from owner.execute import Program
 from owner.gates import soft
 from owner.gates.linear_region import half_spaces, linear_region
 from owner.gates.polytope import Polytope, least
+from owner.gates.region import Shape
+from owner.methods import placing
 from owner.methods.clusters import clusters
 from owner.methods.confusion import confusion
+from owner.methods.job import silent
 from owner.training import train
 from owner.workspace import Workspace
 from protocol.claims import ClassRemoval, Coverage, NoRedirection, Redirection
@@ -291,6 +294,30 @@ def test_records_are_redirected_or_it_is_said_why_not(wide):
     shared = sum("holds a retained record" in reason for reason in reasons)
     assert len(ROWS) == int(reached.sum()) + shared + sum("not reached" in reason for reason in reasons)
     assert "a soft gate of steepness 0.1 (not shipped) would move" in ran.out
+
+
+def test_all_records_are_asked_for(wide):
+    """Nothing is retained then: no region has to keep clear of anybody."""
+    every = wide.root / "every.json"
+    assert wide.ask("--records", ",".join(map(str, range(COUNT))), out=every).code == 0
+    ran = wide.unlearn("--method", "prune-paper", *AIM, "--beside", "--set", "rounds=1", request=every)
+    assert ran.code == 0, ran.err
+    _, claims, _ = read(wide.root / "bundle")
+    assert len({claim.record for claim in claims}) == COUNT
+    assert not any("retained" in claim.reason for claim in claims if isinstance(claim, NoRedirection))
+
+
+@pytest.mark.parametrize("site", [placing.region_site, placing.feature_site])
+def test_gates_that_look_at_floats_need_no_retained_record(wide, site):
+    workspace = Workspace(folder=wide.commitment)
+    values = workspace.records.wide(np.array(ROWS[:4]))
+    found = site(
+        placing.Around(
+            workspace=workspace, forget=values, group=np.arange(4), others=values[:0],
+            shape=Shape(schema=workspace.schema, kind="linf"), ceiling=1, progress=silent,
+        )
+    )  # fmt: skip
+    assert (found.item >= 0).any()
 
 
 def test_rounds_go_on_until_all_are_reached_or_the_limit(wide):
