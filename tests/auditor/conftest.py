@@ -11,6 +11,14 @@ def workshop(small_demo, tmp_path_factory):
     return Workshop(small_demo, tmp_path_factory.mktemp("workshop") / "world")
 
 
+@pytest.fixture
+def own_workshop(small_demo, tmp_path):
+    """One for a test that lets time pass: deadlines of everybody's bundles would be over."""
+    from tests.auditor.workshop import Workshop
+
+    return Workshop(small_demo, tmp_path / "world")
+
+
 @pytest.fixture(scope="session")
 def honest(workshop):
     """An honest bundle in answer to 40 records, with its answer."""

@@ -26,7 +26,7 @@ def replayed(workshop, forged, **changes):
         "policy": workshop.policy,
         "trust": workshop.trust,
         "profile_sha256": load_profile("redirection").sha256,
-        "now": workshop.world.clock.now,
+        "now": forged.at,
     }
     return transcript.replay(**(arguments | changes))
 

@@ -263,7 +263,8 @@ def test_finishing_something_that_is_no_report(workshop, tmp_path):
         verify.finish(tmp_path, workshop.ledger, write=write_atomic)
 
 
-def test_a_withheld_answer_is_found_again_by_whoever_replays(workshop, tmp_path):
+def test_a_withheld_answer_is_found_again_by_whoever_replays(own_workshop, tmp_path):
+    workshop = own_workshop
     forged = workshop.forge(answer=False)
     workshop.ledger.settle()  # the first cosigned checkpoint is kept: the deadline counts from it
     early = audit.examine(workshop.inputs(forged, openings=None, reference=None))

@@ -26,11 +26,12 @@ from tests.demo.world import Clock, World
 
 @dataclass(frozen=True)
 class Forged:
-    """A bundle and its answer."""
+    """A bundle and its answer, and when that was: tests share one clock, which others move on."""
 
     bundle: Path
     openings: Path | None
     opening: Path
+    at: int
 
 
 class Workshop:
@@ -96,7 +97,7 @@ class Workshop:
         self.world.clock.tick()
         openings = self.demo.challenge(folder / "bundle", opening, answered=answer) if challenge else None
         self.demo.settle(folder / "bundle", openings)
-        return Forged(folder / "bundle", openings, opening)
+        return Forged(folder / "bundle", openings, opening, self.world.clock.now)
 
     def case(self, forged: Forged) -> case.Case:
         return case.load(forged.bundle, policy=self.policy, trust=self.trust, own_proofs=self.ledger.proofs())
