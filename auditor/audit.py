@@ -40,7 +40,7 @@ from auditor.deployment.endpoint import Endpoint
 from auditor.deployment.journal import MAX_FILE, Journal
 from auditor.deployment.pacing import Pace
 from auditor.deployment.source import Live, Recorded
-from auditor.engine import Device, Engine
+from auditor.engine import Engine
 from auditor.entries import look
 from auditor.evidence import Evidence, Reference, load_reference, moved
 from auditor.files import new_folder, read_file, write_atomic
@@ -57,6 +57,7 @@ from auditor.threats import check_profile, load_threats
 from auditor.transcript import Transcript, replay
 from auditor.view import CheckResult, ReportView
 from protocol import manifest
+from protocol.device import Device
 from protocol.digests import sha256_hex
 from protocol.encoding import format_time
 from protocol.errors import AuditorError, NoQuorum

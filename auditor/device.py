@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
-from auditor.engine import Device
 from auditor.execute import float32_arithmetic
+from protocol.device import Device
 from protocol.errors import AuditorError
 
 

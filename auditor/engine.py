@@ -8,8 +8,6 @@ from typing import Literal, get_args
 
 Backend = Literal["loky", "dask", "ray"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
-Device = Literal["cpu", "cuda"]
-DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,4 +25,4 @@ class Engine:
     address: str | None = None
 
 
-__all__ = ["BACKENDS", "DEVICES", "Backend", "Device", "Engine"]
+__all__ = ["BACKENDS", "Backend", "Engine"]

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Int, Shaped
 from auditor import compose
 from auditor.case import Case
 from auditor.deployment.source import Live, Recorded
-from auditor.engine import Device, Engine
+from auditor.engine import Engine
 from auditor.entries import Entry
 from auditor.execute import Program
 from auditor.hinting import Given
@@ -25,6 +25,7 @@ from auditor.memory import MOST, batch_limit
 from auditor.profile import Profile
 from auditor.transcript import Transcript
 from protocol.claims import ClassRemoval, Coverage, NoRedirection, Redirection
+from protocol.device import Device
 from protocol.errors import AuditorError, MalformedError, VerificationError
 from protocol.messages import challenge as challenge_message
 from protocol.model.graph import Graph

@@ -95,9 +95,9 @@ def _draw(evidence: Evidence) -> _Drawn:
     )
 
 
-def _covered(evidence: Evidence, drawn: _Drawn, versions: np.ndarray) -> float:
+def _covered(redirected: Redirected, drawn: _Drawn, versions: np.ndarray) -> float:
     points = versions.reshape(-1, drawn.values.shape[1])
-    return float(Redirected.of(evidence).at(points, np.tile(drawn.records, len(versions))).mean())
+    return float(redirected.at(points, np.tile(drawn.records, len(versions))).mean())
 
 
 def _unit(evidence: Evidence) -> str:
@@ -120,7 +120,7 @@ def measure(evidence: Evidence, rebuilt: float | None = None) -> FrontierPoint:
         evidence: with opened records and a model that can be run.
         rebuilt: what the disclosure check found, relative to guessing.
     """
-    drawn = _draw(evidence)
+    drawn, redirected = _draw(evidence), Redirected.of(evidence)
     claims = evidence.claimed_records[2]
     steps = _unit(evidence) == "steps"
     radii = [c.region.steps if c.region.norm == "hamming" and steps else c.region.radius for c in claims]
@@ -128,8 +128,8 @@ def measure(evidence: Evidence, rebuilt: float | None = None) -> FrontierPoint:
     return FrontierPoint(
         name="this patch",
         radius=float(np.median(radii)),
-        noise=_covered(evidence, drawn, drawn.noise),
-        augmented=None if drawn.shifts is None else _covered(evidence, drawn, drawn.shifts),
+        noise=_covered(redirected, drawn, drawn.noise),
+        augmented=None if drawn.shifts is None else _covered(redirected, drawn, drawn.shifts),
         rebuilt=rebuilt,
         identified=identified,
         candidates=candidates,

@@ -30,9 +30,9 @@ from torch.nn import functional
 
 from auditor import stacked
 from auditor.device import check_device, training_arithmetic
-from auditor.engine import Device
 from auditor.execute import apply, tensor
 from auditor.shadow_cache import load_chunk, store_chunk
+from protocol.device import Device
 from protocol.digests import jcs_digest, sha256_hex
 from protocol.errors import AuditorError
 from protocol.model.graph import Graph, Node

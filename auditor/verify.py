@@ -14,7 +14,7 @@ from typing import Any
 
 from auditor import receipts, trusted
 from auditor.case import read_proof
-from auditor.engine import Device, Engine
+from auditor.engine import Engine
 from auditor.files import read_file
 from auditor.ledger import Ledger, Secret, leaf_of
 from auditor.profile import parse_plan, parse_profile
@@ -22,6 +22,7 @@ from auditor.report_scan import leaks
 from auditor.view import Finding
 from protocol import envelope as dsse
 from protocol import manifest, messages, openings, receipt_file, session
+from protocol.device import Device
 from protocol.digests import sha256_hex
 from protocol.errors import AuditorError, DigestMismatch, Error, NoQuorum, VerificationError
 from protocol.keys import SigningKey

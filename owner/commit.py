@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from owner.data import Dataset, infer_schema, load_dataset, to_grid
-from owner.device import Device
 from owner.execute import Program
 from owner.files import begin_folder, check_free_folder, finish_folder, partial_folder, read_file, write_atomic
 from owner.journal import append, check_log, find, leaf_of, sign
@@ -23,6 +22,7 @@ from owner.training import train
 from owner.workspace import Prepared, PrivateRecords, public_manifest
 from protocol import messages, records
 from protocol.arrays import Expected, read_npz, write_npz
+from protocol.device import Device
 from protocol.digests import sha256_hex, tagged
 from protocol.errors import MalformedError, OwnerError
 from protocol.keys import SigningKey

@@ -8,14 +8,12 @@ Products are IEEE float32, not TF32. Source: torch.backends (fp32_precision, det
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from protocol.device import Device
 from protocol.errors import OwnerError
-
-Device = Literal["cpu", "cuda"]
-DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
 def check_device(device: Device) -> None:

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from owner.device import Device
 from owner.execute import OPERATORS, constants
+from protocol.device import Device
 from protocol.errors import OwnerError
 from protocol.model.profile import Graph, Node, same_tensor
 

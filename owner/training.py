@@ -17,8 +17,9 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 from torch.nn import functional
 
-from owner.device import Device, check_device, plain_arithmetic
+from owner.device import check_device, plain_arithmetic
 from owner.network import Network, Parameters, graph_with_parameters
+from protocol.device import Device
 from protocol.errors import OwnerError
 from protocol.model.profile import Graph
 from protocol.model.recipe import Recipe

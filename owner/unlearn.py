@@ -8,7 +8,7 @@ import numpy as np
 
 from owner import hinting, succession
 from owner.certify import CERTIFICATE, log_certificate, write_bundle
-from owner.device import Device, check_device
+from owner.device import check_device
 from owner.files import begin_folder, check_free_folder, finish_folder, given_up, partial_folder, read_file
 from owner.journal import PROOF, check_log, find, leaf_of, read_proof
 from owner.methods.job import DISCLOSURE, Job, Progress, Result, Standing
@@ -19,6 +19,7 @@ from owner.workspace import Workspace
 from protocol import envelope as dsse
 from protocol import messages
 from protocol.claims import Redirection
+from protocol.device import Device
 from protocol.digests import sha256_hex
 from protocol.errors import MalformedError, OwnerError
 from protocol.keys import SigningKey

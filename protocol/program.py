@@ -150,3 +150,21 @@ def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+KEYGEN = with_options(
+    click.argument("name"),
+    click.option(
+        "--use",
+        required=True,
+        type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
+        help="What the key is for.",
+    ),
+    click.option(
+        "--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment."
+    ),
+    click.option(
+        "--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here."
+    ),
+)
+"""What both programs' `keygen` takes."""

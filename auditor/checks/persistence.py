@@ -88,20 +88,21 @@ def _flipped_share(evidence: Evidence, distance: int) -> tuple[float, float]:
     random = evidence.generator("persistence-flips")
     rounds = max(_FEWEST, -(-_TOTAL // len(values)))
     hits = _still_redirected(
-        evidence, rounds, lambda: flips.flipped(schema, values, np.full(len(values), distance), random)
+        Redirected.of(evidence), rounds, lambda: flips.flipped(schema, values, np.full(len(values), distance), random)
     )
     return hits / rounds / len(values), interval(hits, rounds * len(values))[1]
 
 
-def _still_redirected(evidence: Evidence, rounds: int, probes: Callable[[], Int[np.ndarray, "record feature"]]) -> int:
+def _still_redirected(
+    redirected: Redirected, rounds: int, probes: Callable[[], Int[np.ndarray, "record feature"]]
+) -> int:
     """How many points are still redirected like the record that they were drawn around.
 
     Args:
-        evidence: of a case with a patch.
+        redirected: what the records' own outputs are.
         rounds: how many points for each record.
         probes: draws one for each record.
     """
-    redirected = Redirected.of(evidence)
     records = len(redirected.claims)
     # Few records have many rounds: they are run together, in full batches, or a large patch is read for each.
     together, hits = max(1, _TOGETHER // records), 0
@@ -132,13 +133,13 @@ def sweep(evidence: Evidence) -> tuple[PersistencePoint, ...]:
     step = _step(evidence)
     level = int(evidence.profile.levels["persistence"]["distance"])
     random = evidence.generator("persistence")
-    points = []
+    redirected, points = Redirected.of(evidence), []
     for distance in sorted({step * times for times in (*_DISTANCES, level)}):
         if distance > _farthest(schema):
             continue
         rounds = max(_FEWEST, -(-_TOTAL // len(values))) if distance else 1
         probes = partial(_around, values, distance, schema, random) if distance else lambda: values
-        hits = _still_redirected(evidence, rounds, probes)
+        hits = _still_redirected(redirected, rounds, probes)
         low, high = interval(hits, rounds * len(values))
         points.append(PersistencePoint(distance=distance, share=hits / rounds / len(values), low=low, high=high))
     return tuple(points)

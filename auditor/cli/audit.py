@@ -24,8 +24,8 @@ from auditor.cli.program import (
     read_policy,
     read_trust,
 )
-from auditor.engine import Device
 from protocol import keys
+from protocol.device import Device
 from protocol.errors import AuditorError, VerificationError
 from protocol.messages.report import EXIT_CODES
 from protocol.program import FOLDER, FORCE, JSON, NOW, OUT, PATH, clock, done, with_options

@@ -7,19 +7,11 @@ import click
 from auditor.cli.program import read
 from protocol import keys
 from protocol.errors import AuditorError, MalformedError
-from protocol.program import FILE, FORCE, JSON, OUT, done, with_options
+from protocol.program import FILE, FORCE, JSON, KEYGEN, OUT, done, with_options
 
 
 @click.command()
-@click.argument("name")
-@click.option(
-    "--use",
-    required=True,
-    type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
-    help="What the key is for.",
-)
-@click.option("--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment.")
-@click.option("--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here.")
+@KEYGEN
 @with_options(OUT, FORCE, JSON)
 def keygen(name: str, use: str, locked: bool, signer: str | None, out: Path, force: bool, as_json: bool) -> None:
     """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from auditor.engine import BACKENDS, DEVICES, Device, Engine
+from auditor.engine import BACKENDS, Engine
+from protocol.device import DEVICES, Device
 from protocol.errors import AuditorError, Error
 from protocol.program import FILE, FOLDER, PATH
 from protocol.program import Program as Shared

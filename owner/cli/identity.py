@@ -6,19 +6,11 @@ import click
 
 from protocol import keys
 from protocol.errors import MalformedError, OwnerError
-from protocol.program import FILE, FORCE, JSON, OUT, done, with_options
+from protocol.program import FILE, FORCE, JSON, KEYGEN, OUT, done, with_options
 
 
 @click.command()
-@click.argument("name")
-@click.option(
-    "--use",
-    required=True,
-    type=click.Choice(["statement", "log", "witness", "witness-ml-dsa"]),
-    help="What the key is for.",
-)
-@click.option("--passphrase", "locked", is_flag=True, help="Protect the secret; asked for, or from the environment.")
-@click.option("--signer", help="Command of a signer that has the secret (SPEC 4.6); only its public key is kept here.")
+@KEYGEN
 @with_options(OUT, FORCE, JSON)
 def keygen(name: str, use: str, locked: bool, signer: str | None, out: Path, as_json: bool, force: bool) -> None:
     """Make a key pair: NAME.key (secret, 0600) and NAME.vkey (C2SP verifier key) in the folder OUT."""

@@ -7,22 +7,22 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import click
 
 from owner.refusal import Refused
 from protocol import keys
+from protocol.device import DEVICES
 from protocol.errors import Error, OwnerError
 from protocol.program import FILE, FOLDER
 from protocol.program import Program as Shared
 
-Device = Literal["cpu", "cuda"]
 DEVICE = click.option(
     "--device",
     default="cpu",
     show_default=True,
-    type=click.Choice(["cpu", "cuda"]),
+    type=click.Choice(DEVICES),
     help="Where to train; a GPU adds up in another order, so models differ in rounding.",
 )
 

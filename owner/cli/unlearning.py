@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from owner.cli.program import DEVICE, KEY, LOG, RESUME, SEED, Device, progress, statement_key
+from owner.cli.program import DEVICE, KEY, LOG, RESUME, SEED, progress, statement_key
+from protocol.device import Device
 from protocol.errors import OwnerError
 from protocol.program import FILE, FOLDER, FORCE, JSON, NOW, OUT, clock, done, with_options
 

@@ -9,10 +9,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from owner.compose import with_weights
-from owner.device import Device
 from owner.targets import Target
 from owner.workspace import Workspace
 from protocol.claims import Claim
+from protocol.device import Device
 from protocol.messages.request import Request
 from protocol.model.graph import Graph
 from protocol.model.patch import Part, Patch, Weight
